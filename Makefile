@@ -1,0 +1,54 @@
+# Everything starts from a machine with Python 3.11 or newer and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+export BENTOML_DO_NOT_TRACK := true
+
+.PHONY: install demo up test check format lint types architecture coverage bench clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
+	touch $(STAMP)
+
+demo: install  ## the whole loop on real images, about 5 minutes
+	$(BIN)/adaptsvc demo $(ARGS)
+
+up: install  ## service and worker, until Ctrl-C
+	$(BIN)/adaptsvc up
+
+test: install  ## every test
+	$(BIN)/python -m pytest $(ARGS)
+
+coverage: install  ## every test, and how much of the core they reach
+	$(BIN)/python -m pytest --cov=adaptsvc --cov=streams --cov-report=term --cov-config=pyproject.toml
+	$(BIN)/python -m coverage report --include='adaptsvc/trust/*,adaptsvc/adapt/*,adaptsvc/versions/*,streams/*' --fail-under=90
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: install
+	$(BIN)/mypy
+
+architecture: install  ## imports point down the levels
+	$(BIN)/lint-imports
+
+check: lint types architecture coverage  ## what CI runs
+
+bench: install  ## the figures of docs/benchmarks.md
+	$(BIN)/python -m benchmarks.swap
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.streams_log
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

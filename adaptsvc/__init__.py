@@ -1,0 +1,1 @@
+"""A CLIP classifier service that keeps learning from unlabeled images."""

@@ -1,0 +1,105 @@
+"""Every error adaptsvc raises, in one tree; it knows nothing of HTTP, files or models.
+
+    AdaptsvcError
+    ├── ConfigError             a setting is unknown, malformed or out of range
+    ├── ImageError              the bytes sent cannot become a picture
+    │   ├── NotAnImageError     not a format we read, or truncated
+    │   └── ImageTooLargeError  over the cap on bytes, pixels or side
+    ├── ModelError              the named CLIP cannot be loaded or exported
+    │   └── ParityError         torch and ONNX Runtime disagree on the exported model
+    ├── VersionError            something about a model version
+    │   ├── VersionNotFoundError
+    │   ├── VersionCorruptError  a digest, schema or self-test does not hold
+    │   ├── ForeignBaseError     the version was made for another base model
+    │   └── PromotionConflictError  somebody else promoted first
+    ├── ObjectiveError          an objective was given shapes or values it cannot use
+    │   └── NonFiniteStepError  a step produced NaN or Inf and was undone
+    └── CheckpointError         the worker's checkpoint cannot be read
+
+Each message names what came, what was expected and what to do; the offending data are attributes.
+"""
+
+from __future__ import annotations
+
+
+class AdaptsvcError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigError(AdaptsvcError):
+    """A setting is unknown, malformed or out of range."""
+
+
+class ImageError(AdaptsvcError):
+    """The bytes sent cannot become a picture."""
+
+
+class NotAnImageError(ImageError):
+    """The bytes are no image format we read, or they end too early."""
+
+
+class ImageTooLargeError(ImageError):
+    """The image is over a cap.
+
+    Attributes:
+        what: which cap, one of ``bytes``, ``pixels``, ``side``.
+        value: what came.
+        limit: what is allowed.
+    """
+
+    def __init__(self, what: str, value: int, limit: int) -> None:
+        super().__init__(
+            f"the image has {value} {what}, at most {limit} are allowed; "
+            "send a smaller image or raise the limit in the images settings"
+        )
+        self.what = what
+        self.value = value
+        self.limit = limit
+
+
+class ModelError(AdaptsvcError):
+    """The named CLIP cannot be loaded or exported."""
+
+
+class ParityError(ModelError):
+    """The exported model does not answer as the one it was made from."""
+
+
+class VersionError(AdaptsvcError):
+    """Something is wrong with a model version.
+
+    Attributes:
+        version: the version's id, or -1 where none is known yet.
+    """
+
+    def __init__(self, message: str, version: int = -1) -> None:
+        super().__init__(message)
+        self.version = version
+
+
+class VersionNotFoundError(VersionError):
+    """No such version in the store."""
+
+
+class VersionCorruptError(VersionError):
+    """A digest, the schema or the self-test of a version does not hold."""
+
+
+class ForeignBaseError(VersionError):
+    """The version was made for a base model that is not the one at hand."""
+
+
+class PromotionConflictError(VersionError):
+    """The version's parent is no longer the current version."""
+
+
+class ObjectiveError(AdaptsvcError):
+    """An objective was given shapes or values it cannot use."""
+
+
+class NonFiniteStepError(ObjectiveError):
+    """A step gave NaN or Inf; the weights were restored to what they were before it."""
+
+
+class CheckpointError(AdaptsvcError):
+    """The worker's checkpoint is missing a part or does not match its digest."""
