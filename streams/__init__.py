@@ -1,0 +1,57 @@
+"""Logs of messages with topics, partitions and consumer groups; see `streams.log` for the promises.
+
+Knows nothing of images, models or adaptsvc.
+"""
+
+from streams.database import DatabaseSettings
+from streams.errors import (
+    InvalidMessageError,
+    LogBusyError,
+    LogClosedError,
+    LogCorruptError,
+    LogFullError,
+    LogUnavailableError,
+    MessageTooLargeError,
+    NotOwnedError,
+    OffsetOutOfRangeError,
+    StreamError,
+    TopicConfigError,
+    UnknownTopicError,
+)
+from streams.log import Consumer, Log, MemoryLog
+from streams.message import Message, NewMessage, Position, TopicPartition, partition_of
+from streams.offsets import Watermark
+from streams.retention import RetentionReport
+from streams.sqlite import SqliteLog
+from streams.topics import Topics, TopicSpec, load_topics, parse_topics
+
+__all__ = [
+    "Consumer",
+    "DatabaseSettings",
+    "InvalidMessageError",
+    "Log",
+    "LogBusyError",
+    "LogClosedError",
+    "LogCorruptError",
+    "LogFullError",
+    "LogUnavailableError",
+    "MemoryLog",
+    "Message",
+    "MessageTooLargeError",
+    "NewMessage",
+    "NotOwnedError",
+    "OffsetOutOfRangeError",
+    "Position",
+    "RetentionReport",
+    "SqliteLog",
+    "StreamError",
+    "TopicConfigError",
+    "TopicPartition",
+    "TopicSpec",
+    "Topics",
+    "UnknownTopicError",
+    "Watermark",
+    "load_topics",
+    "parse_topics",
+    "partition_of",
+]

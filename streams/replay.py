@@ -1,0 +1,69 @@
+"""Sends images to a topic: from files, at a rate. Knows nothing of what reads them."""
+
+import mimetypes
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from streams.log import Log
+from streams.message import NewMessage
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
+BATCH_MESSAGES = 64
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Every image file under a folder, in the order of their paths."""
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
+
+
+def file_messages(files: Iterable[Path], *, root: Path) -> Iterator[NewMessage]:
+    """One message per file; its path below `root` is the image id."""
+    for file in files:
+        image_id = file.relative_to(root).as_posix()
+        kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+        headers = {
+            "content-type": kind.encode(),
+            "image-id": image_id.encode(),
+            "source": b"replay",
+        }
+        yield NewMessage(image_id, file.read_bytes(), headers)
+
+
+def send(
+    log: Log,
+    topic: str,
+    messages: Iterable[NewMessage],
+    *,
+    rate: float,
+    sent: Callable[[int], None] = lambda _count: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
+    """Append messages in batches, at most `rate` a second on average.
+
+    Args:
+        log: where to.
+        topic: where to.
+        messages: what.
+        rate: messages a second; infinity does not wait.
+        sent: told the size of each batch.
+        sleep: waits so many seconds.
+
+    Returns:
+        How many were sent.
+
+    Raises:
+        StreamError: the log refused a batch; those before it were sent.
+    """
+    if not rate > 0:
+        raise ValueError(f"rate is {rate} messages a second; expected more than 0")
+    size = max(1, min(BATCH_MESSAGES, int(rate))) if rate < float("inf") else BATCH_MESSAGES
+    remaining, total = iter(messages), 0
+    while batch := list(islice(remaining, size)):
+        log.append(topic, batch)
+        total += len(batch)
+        sent(len(batch))
+        if rate < float("inf"):
+            sleep(len(batch) / rate)
+    return total
