@@ -1,0 +1,211 @@
+"""What is counted: an Observer that does nothing, and the one that writes Prometheus metrics.
+
+It knows nothing of where the numbers come from. Metrics are registered when a `PrometheusObserver` is built,
+at start-up, never at import. Label sets are closed; no version number is ever a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from adaptsvc.types import Prediction
+
+Stage: TypeAlias = Literal["decode", "infer"]
+Outcome: TypeAlias = Literal["promoted", "refused", "failed", "conflict", "stopped"]
+MessageOutcome: TypeAlias = Literal["learned", "dead_letter", "duplicate"]
+
+PREFIX = "adaptsvc"
+SHARE_BUCKETS = tuple(step / 20 for step in range(1, 20))
+# msp and mcm lie in [0, 1], entropy in [0, log C], energy and max_logit in about [-scale, 0].
+OOD_BUCKETS = (*range(-60, 0, 4), 0.0, *SHARE_BUCKETS, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Observer:
+    """Told what happens; does nothing."""
+
+    def predicted(self, predictions: Sequence[Prediction]) -> None:
+        """One request was answered."""
+
+    def stage(self, stage: Stage, seconds: float) -> None:
+        """A stage of a request took that long."""
+
+    def swapped(self, version: int, seconds: float) -> None:
+        """Another version serves."""
+
+    def swap_failed(self) -> None:
+        """A version was not taken."""
+
+    def received(self, topic: str, outcome: MessageOutcome, messages: int) -> None:
+        """The worker dealt with that many messages."""
+
+    def waiting(self, messages: int) -> None:
+        """That many messages are unread."""
+
+    def round_ended(self, method: str, outcome: Outcome, seconds: float, images: int) -> None:
+        """A round is over."""
+
+    def judged(self, marginal_entropy_nats: float, agreement: float, temperature: float) -> None:
+        """The guard looked at a candidate."""
+
+    def checkpointed(self, at_s: float) -> None:
+        """A checkpoint was written, at that Unix time."""
+
+
+class PrometheusObserver(Observer):
+    """Writes the metrics of docs/metrics.md.
+
+    Args:
+        registry: where they are registered; in a process of several, each has its own files and
+            prometheus_client adds them up.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._serving(registry)
+        self._learning(registry)
+
+    def _serving(self, registry: CollectorRegistry) -> None:
+        self._predictions = Counter(
+            f"{PREFIX}_predictions_total",
+            "Images answered, by class and by whether they are out of distribution.",
+            ["label", "ood"],
+            registry=registry,
+        )
+        self._confidence = Histogram(
+            f"{PREFIX}_confidence",
+            "Calibrated confidence of the chosen class.",
+            buckets=SHARE_BUCKETS,
+            registry=registry,
+        )
+        self._ood_score = Histogram(
+            f"{PREFIX}_ood_score",
+            "Out-of-distribution score.",
+            buckets=OOD_BUCKETS,
+            registry=registry,
+        )
+        self._stage = Histogram(
+            f"{PREFIX}_stage_seconds",
+            "Time of one stage of a request.",
+            ["stage"],
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self._batch = Histogram(
+            f"{PREFIX}_batch_images",
+            "Images per request.",
+            buckets=BATCH_BUCKETS,
+            registry=registry,
+        )
+        self._version = Gauge(
+            f"{PREFIX}_serving_version",
+            "The version that serves, per process.",
+            registry=registry,
+            multiprocess_mode="liveall",
+        )
+        self._swap_seconds = Histogram(
+            f"{PREFIX}_swap_seconds",
+            "From seeing a new version to serving it.",
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self._swaps = Counter(
+            f"{PREFIX}_swaps_total", "Swaps, by outcome.", ["outcome"], registry=registry
+        )
+
+    def _learning(self, registry: CollectorRegistry) -> None:
+        self._messages = Counter(
+            f"{PREFIX}_messages_total",
+            "Messages dealt with, by outcome.",
+            ["topic", "outcome"],
+            registry=registry,
+        )
+        self._lag = Gauge(
+            f"{PREFIX}_stream_lag_messages",
+            "Messages not read yet.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._rounds = Counter(
+            f"{PREFIX}_rounds_total",
+            "Rounds, by outcome.",
+            ["method", "outcome"],
+            registry=registry,
+        )
+        self._round_seconds = Histogram(
+            f"{PREFIX}_round_seconds",
+            "Time of one round.",
+            buckets=(1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000),
+            registry=registry,
+        )
+        self._round_images = Counter(
+            f"{PREFIX}_round_images_total", "Images rounds have stepped on.", registry=registry
+        )
+        self._entropy = self._gauge(
+            "marginal_entropy_nats", "Of the last candidate's answers.", registry
+        )
+        self._agreement = self._gauge(
+            "agreement_with_zero_shot",
+            "Of the last candidate, where the zero-shot model is confident.",
+            registry,
+        )
+        self._temperature = self._gauge("temperature", "Of the last candidate.", registry)
+        self._checkpoint = self._gauge(
+            "checkpoint_timestamp_seconds",
+            "Unix time of the last checkpoint; its age is time() minus it.",
+            registry,
+        )
+
+    @staticmethod
+    def _gauge(name: str, text: str, registry: CollectorRegistry) -> Gauge:
+        return Gauge(f"{PREFIX}_{name}", text, registry=registry, multiprocess_mode="mostrecent")
+
+    def predicted(self, predictions: Sequence[Prediction]) -> None:
+        """One request was answered."""
+        self._batch.observe(len(predictions))
+        for prediction in predictions:
+            ood = {None: "unknown", True: "yes", False: "no"}[prediction.is_ood]
+            self._predictions.labels(prediction.label, ood).inc()
+            self._confidence.observe(prediction.confidence)
+            self._ood_score.observe(prediction.ood_score)
+
+    def stage(self, stage: Stage, seconds: float) -> None:
+        """A stage of a request took that long."""
+        self._stage.labels(stage).observe(seconds)
+
+    def swapped(self, version: int, seconds: float) -> None:
+        """Another version serves."""
+        self._version.set(version)
+        self._swap_seconds.observe(seconds)
+        self._swaps.labels("ok").inc()
+
+    def swap_failed(self) -> None:
+        """A version was not taken."""
+        self._swaps.labels("refused").inc()
+
+    def received(self, topic: str, outcome: MessageOutcome, messages: int) -> None:
+        """The worker dealt with that many messages."""
+        self._messages.labels(topic, outcome).inc(messages)
+
+    def waiting(self, messages: int) -> None:
+        """That many messages are unread."""
+        self._lag.set(messages)
+
+    def round_ended(self, method: str, outcome: Outcome, seconds: float, images: int) -> None:
+        """A round is over."""
+        self._rounds.labels(method, outcome).inc()
+        self._round_seconds.observe(seconds)
+        self._round_images.inc(images)
+
+    def judged(self, marginal_entropy_nats: float, agreement: float, temperature: float) -> None:
+        """The guard looked at a candidate."""
+        self._entropy.set(marginal_entropy_nats)
+        self._agreement.set(agreement)
+        self._temperature.set(temperature)
+
+    def checkpointed(self, at_s: float) -> None:
+        """A checkpoint was written, at that Unix time."""
+        self._checkpoint.set(at_s)
