@@ -1,0 +1,80 @@
+"""The window of recent images: bounded, each image once, oldest first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adaptsvc.adapt.window import Sample, Window
+
+arrivals = st.lists(st.sampled_from("abcdefgh"), max_size=40)
+
+
+def sample(image_id: str, weight: float = 1.0) -> Sample:
+    pixels, zero_shot = np.zeros((3, 2, 2), np.uint8), np.full(2, 0.5, np.float32)
+    return Sample(image_id, pixels, zero_shot, weight, ("images.unlabeled", 0, 7))
+
+
+def filled(capacity: int, ids: list[str]) -> Window:
+    window = Window(capacity)
+    for image_id in ids:
+        window.add(sample(image_id))
+    return window
+
+
+def names(window: Window) -> list[str]:
+    return [entry.image_id for entry in window.samples]
+
+
+def last_distinct(ids: list[str], count: int) -> list[str]:
+    """The plain twin: walk back from the newest, keep each name once."""
+    kept: list[str] = []
+    for image_id in reversed(ids):
+        if image_id not in kept and len(kept) < count:
+            kept.append(image_id)
+    return kept[::-1]
+
+
+@settings(deadline=None)
+@given(capacity=st.integers(1, 10), ids=arrivals)
+def test_window_is_the_last_distinct_images_oldest_first(capacity: int, ids: list[str]) -> None:
+    window = filled(capacity, ids)
+    assert names(window) == last_distinct(ids, capacity)
+    assert len(window) == len(window.samples)
+
+
+@settings(deadline=None)
+@given(capacity=st.integers(1, 10), ids=arrivals)
+def test_window_is_never_above_its_capacity(capacity: int, ids: list[str]) -> None:
+    window = Window(capacity)
+    for image_id in ids:
+        window.add(sample(image_id))
+        assert 1 <= len(window) <= capacity
+
+
+@settings(deadline=None)
+@given(ids=arrivals)
+def test_redelivery_of_the_newest_image_changes_nothing(ids: list[str]) -> None:
+    again = [image_id for image_id in ids for _ in range(2)]
+    assert names(filled(4, again)) == names(filled(4, ids))
+
+
+def test_an_image_that_comes_again_replaces_its_older_entry() -> None:
+    window = filled(3, ["a", "b"])
+    window.add(sample("a", weight=0.25))
+    assert names(window) == ["b", "a"]
+    assert window.samples[-1].weight == 0.25
+
+
+def test_clear_forgets_every_image_and_keeps_the_capacity() -> None:
+    window = filled(2, ["a", "b"])
+    window.clear()
+    assert (len(window), window.samples, window.capacity) == (0, (), 2)
+
+
+@pytest.mark.parametrize("capacity", [0, -1])
+def test_a_window_that_holds_nothing_is_refused(capacity: int) -> None:
+    with pytest.raises(ValueError, match=f"window of {capacity} images; it must hold at least 1"):
+        Window(capacity)
