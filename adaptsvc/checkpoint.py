@@ -1,0 +1,108 @@
+"""What the worker must remember to go on where it stopped; it knows nothing of models or streams.
+
+The weights are not in it: they are the serving version, immutable in the store, and every round starts from
+there with a fresh optimizer. What remains is small: offsets, the window's references, two counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from adaptsvc.errors import CheckpointError
+from adaptsvc.versions.files import write_atomic
+
+log = logging.getLogger(__name__)
+NAME, PREVIOUS = "checkpoint.json", "checkpoint.previous.json"
+
+
+class SampleReference(BaseModel):
+    """Where an image of the window can be read again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_id: str
+    topic: str
+    partition: int = Field(ge=0)
+    offset: int = Field(ge=0)
+
+
+class Checkpoint(BaseModel):
+    """The worker's memory.
+
+    Attributes:
+        offsets: next offset to read, per ``topic/partition``.
+        window: the images of the window, oldest first.
+        new_images: images that came since the last round.
+        rounds: how many rounds there have been; the seed of the next one is made from it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    offsets: dict[str, int] = {}
+    window: tuple[SampleReference, ...] = ()
+    new_images: int = Field(0, ge=0)
+    rounds: int = Field(0, ge=0)
+
+
+def save(directory: Path, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint; the last readable one before is kept beside it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    current = directory / NAME
+    if _is_readable(current):
+        write_atomic(directory / PREVIOUS, current.read_bytes())
+    content = checkpoint.model_dump(mode="json")
+    record = {"digest": _digest(content), "content": content}
+    write_atomic(current, json.dumps(record).encode())
+
+
+def load(directory: Path) -> Checkpoint:
+    """The last checkpoint that can be read; an empty one where there has been none.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none of them can be read.
+    """
+    problems: list[str] = []
+    for name in (NAME, PREVIOUS):
+        if not (directory / name).exists():
+            continue
+        try:
+            return _read(directory / name)
+        except CheckpointError as exc:
+            log.error("%s", exc)
+            problems.append(str(exc))
+    if problems:
+        raise CheckpointError(
+            f"no checkpoint can be read: {'; '.join(problems)}; delete {directory} to start from the "
+            "offsets the stream remembers"
+        )
+    return Checkpoint()
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        _read(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _read(path: Path) -> Checkpoint:
+    try:
+        record = json.loads(path.read_text())
+        content = record["content"]
+        if record["digest"] != _digest(content):
+            raise CheckpointError(
+                f"{path} was altered or cut: its digest does not match its content"
+            )
+        return Checkpoint.model_validate(content)
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as exc:
+        raise CheckpointError(f"{path} cannot be read: {exc}") from exc
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Immutable model versions and the one pointer that says which serves."""

@@ -1,0 +1,108 @@
+"""Which version serves: the only mutable thing in the store. It knows nothing of versions.
+
+Promotion is compare-and-set: it succeeds only while the version it was learned from still serves.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from adaptsvc.errors import PromotionConflictError, VersionCorruptError
+from adaptsvc.versions.files import write_atomic
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """What the pointer says.
+
+    Attributes:
+        version: the version to serve; None before the first.
+        sequence: rises by one with every change, so that going back is seen as a change too.
+    """
+
+    version: int | None
+    sequence: int
+
+
+class Pointer(Protocol):
+    """Where every process looks."""
+
+    def read(self) -> Current:
+        """What serves now."""
+        ...
+
+    def compare_and_set(self, expected: int | None, version: int) -> Current:
+        """Move from `expected` to `version`.
+
+        Raises:
+            PromotionConflictError: something else serves.
+        """
+        ...
+
+
+class FilePointer:
+    """A small file, atomically replaced; writers hold a lock beside it.
+
+    Args:
+        path: its folder exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> Current:
+        """What serves now.
+
+        Raises:
+            VersionCorruptError: the file is no pointer.
+        """
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return Current(None, 0)
+        try:
+            content = json.loads(data)
+            return Current(int(content["version"]), int(content["sequence"]))
+        except (ValueError, KeyError, TypeError, OverflowError) as exc:
+            raise VersionCorruptError(
+                f"{self._path} holds {data[:60]!r}, expected a version and a sequence; "
+                "run 'adaptsvc versions activate N'"
+            ) from exc
+
+    def compare_and_set(self, expected: int | None, version: int) -> Current:
+        """Move from `expected` to `version`; see `Pointer`."""
+        with self._locked():
+            before = self.read()
+            if before.version != expected:
+                raise PromotionConflictError(
+                    f"version {version} was made from version {expected}, but {before.version} serves "
+                    "by now; make it again from that one",
+                    version,
+                )
+            return self._write(Current(version, before.sequence + 1))
+
+    def force(self, version: int) -> Current:
+        """Move to `version` from wherever it is, even from an unreadable file."""
+        with self._locked():
+            try:
+                sequence = self.read().sequence
+            except VersionCorruptError:
+                sequence = int(self._path.stat().st_mtime)  # above any count of changes so far
+            return self._write(Current(version, sequence + 1))
+
+    def _write(self, current: Current) -> Current:
+        content = {"version": current.version, "sequence": current.sequence}
+        write_atomic(self._path, json.dumps(content).encode())
+        return current
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self._path.with_name(f".{self._path.name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

@@ -1,0 +1,273 @@
+"""Base models and versions in a folder: immutable, checksummed, published by one rename.
+
+It knows nothing of which version serves.
+
+    base/<sha256>/      model.onnx  model.data  preprocess.json
+    versions/000012/    manifest.json  delta.safetensors  head.safetensors
+    refused/            like versions/, with reason.json; kept for inspection, never served
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+from adaptsvc.errors import ForeignBaseError, VersionCorruptError, VersionNotFoundError
+from adaptsvc.images import Preprocess
+from adaptsvc.types import Tensors
+from adaptsvc.versions import delta as tensors
+from adaptsvc.versions.delta import Head
+from adaptsvc.versions.files import sha256, staging, sync_directory, sync_tree, write_atomic
+from adaptsvc.versions.manifest import Draft, Manifest, parse
+
+BASE_FILES = ("model.data", "model.onnx", "preprocess.json")
+DELTA, HEAD, MANIFEST, REASON = (
+    "delta.safetensors",
+    "head.safetensors",
+    "manifest.json",
+    "reason.json",
+)
+REFUSED_KEPT = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base model on disk.
+
+    Attributes:
+        digest: SHA-256 over its files.
+        directory: where they are.
+        fingerprint: of the CLIP image tower it was exported from.
+        swap: how a delta becomes the running model.
+        swappable: the names a delta may hold.
+        preprocess: how an image becomes its input.
+    """
+
+    digest: str
+    directory: Path
+    fingerprint: str
+    swap: Literal["feed", "session"]
+    swappable: frozenset[str]
+    preprocess: Preprocess
+
+    @property
+    def graph(self) -> Path:
+        """The ONNX file."""
+        return self.directory / "model.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version as read and verified."""
+
+    manifest: Manifest
+    delta: Tensors
+    head: Head
+
+
+class VersionStore:
+    """Versions in a folder.
+
+    Args:
+        root: created when missing.
+        clock: for `created_at`.
+    """
+
+    def __init__(
+        self, root: Path, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self.root = root
+        self._clock = clock
+        self._bases: dict[str, Base] = {}
+        for name in ("base", "versions", "refused"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+
+    def add_base(self, export: Callable[[Path], None]) -> Base:
+        """Store what `export` writes into an empty folder, under its digest."""
+        with staging(self.root / "base") as content:
+            export(content)
+            digest = _digest_of(content, BASE_FILES)
+            sync_tree(content)
+            target = self.root / "base" / digest
+            try:
+                content.rename(target)
+            except OSError:
+                if not target.exists():  # else it is here already, or another writer was faster
+                    raise
+            sync_directory(target.parent)
+        return self.base(digest)
+
+    def find_base(self, fingerprint: str) -> Base | None:
+        """The base exported from that image tower, if there is one."""
+        for directory in sorted((self.root / "base").glob("[0-9a-f]*")):
+            if _description(directory).get("fingerprint") == fingerprint:
+                return self.base(directory.name)
+        return None
+
+    def base(self, digest: str) -> Base:
+        """A base model, its files verified the first time.
+
+        Raises:
+            ForeignBaseError: it is not here.
+            VersionCorruptError: its files do not match its digest.
+        """
+        if digest not in self._bases:
+            self._bases[digest] = self._read_base(digest)
+        return self._bases[digest]
+
+    def publish(self, draft: Draft, delta: Tensors, head: Head) -> Manifest:
+        """Store a version under the next free id; it is complete or not there at all."""
+        with staging(self.root / "versions") as content:
+            files = _write_tensors(content, delta, head)
+            while True:
+                version = max(self.ids(), default=-1) + 1
+                manifest = Manifest.seal(draft, id=version, created_at=self._clock(), files=files)
+                write_atomic(content / MANIFEST, manifest.model_dump_json(indent=1).encode())
+                sync_tree(content)
+                try:
+                    content.rename(self._directory(version))
+                except OSError:
+                    if self._directory(version).exists():  # another writer was faster
+                        continue
+                    raise
+                sync_directory(self.root / "versions")
+                return manifest
+
+    def refuse(self, draft: Draft, delta: Tensors, head: Head, reasons: Sequence[str]) -> Path:
+        """Keep a candidate the guard refused, with its reasons; the oldest of many go."""
+        now = self._clock()
+        with staging(self.root / "refused") as content:
+            _write_tensors(content, delta, head)
+            record: dict[str, Any] = {
+                "reasons": list(reasons),
+                "at": now.isoformat(),
+                "draft": draft.model_dump(mode="json"),
+            }
+            (content / REASON).write_text(json.dumps(record, indent=1))
+            target = self.root / "refused" / f"{now:%Y%m%dT%H%M%S.%fZ}-{uuid4().hex[:8]}"
+            content.rename(target)
+        for old in self.refused()[:-REFUSED_KEPT]:
+            for file in old.iterdir():
+                file.unlink()
+            old.rmdir()
+        return target
+
+    def refused(self) -> list[Path]:
+        """The folders of refused candidates, oldest first."""
+        return sorted(p for p in (self.root / "refused").iterdir() if not p.name.startswith("."))
+
+    def ids(self) -> list[int]:
+        """Every published version, ascending."""
+        folders = (self.root / "versions").iterdir()
+        return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
+
+    def manifest(self, version: int) -> Manifest:
+        """One manifest, its own digest verified.
+
+        Raises:
+            VersionNotFoundError: no such version.
+            VersionCorruptError: as `adaptsvc.versions.manifest.parse`.
+        """
+        try:
+            text = (self._directory(version) / MANIFEST).read_text(encoding="utf-8")
+        except FileNotFoundError as exc:
+            known = self.ids()
+            if version in known:
+                raise VersionCorruptError(
+                    f"{MANIFEST} of version {version} is missing; activate another version", version
+                ) from exc
+            raise VersionNotFoundError(
+                f"there is no version {version}; there are {known[:1]} to {known[-1:]}", version
+            ) from exc
+        except UnicodeDecodeError as exc:
+            raise VersionCorruptError(
+                f"the manifest of version {version} is not text; activate another version", version
+            ) from exc
+        return parse(text, version)
+
+    def load(self, version: int) -> Version:
+        """One version, every digest verified.
+
+        Raises:
+            VersionNotFoundError: no such version.
+            VersionCorruptError: a file is missing, truncated or altered.
+        """
+        manifest = self.manifest(version)
+        content = {name: self._verified(manifest, name) for name in (DELTA, HEAD)}
+        return Version(
+            manifest,
+            tensors.from_bytes(content[DELTA], version),
+            Head.from_bytes(content[HEAD], version),
+        )
+
+    def _verified(self, manifest: Manifest, name: str) -> bytes:
+        path = self._directory(manifest.id) / name
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as exc:
+            raise VersionCorruptError(
+                f"{name} of version {manifest.id} is missing; activate another version", manifest.id
+            ) from exc
+        found, expected = hashlib.sha256(data).hexdigest(), manifest.files.get(name)
+        if found != expected:
+            raise VersionCorruptError(
+                f"{name} of version {manifest.id} was altered or cut: {len(data)} bytes with SHA-256 "
+                f"{found[:12]}, the manifest says {str(expected)[:12]}; activate another version",
+                manifest.id,
+            )
+        return data
+
+    def _directory(self, version: int) -> Path:
+        return self.root / "versions" / f"{version:06d}"
+
+    def _read_base(self, digest: str) -> Base:
+        directory = self.root / "base" / digest
+        if not directory.is_dir():
+            raise ForeignBaseError(
+                f"the base model {digest[:12]} is not in {directory.parent}; "
+                "run 'adaptsvc export' with the model it was made from"
+            )
+        if (found := _digest_of(directory, BASE_FILES)) != digest:
+            raise VersionCorruptError(
+                f"the base model {digest[:12]} was altered: its files now give {found[:12]}; delete "
+                f"{directory} and run 'adaptsvc export'"
+            )
+        description = _description(directory)
+        return Base(
+            digest=digest,
+            directory=directory,
+            fingerprint=description["fingerprint"],
+            swap=description["swap"],
+            swappable=frozenset(description["swappable"]),
+            preprocess=Preprocess.from_json(description["preprocess"]),
+        )
+
+
+def _write_tensors(directory: Path, delta: Tensors, head: Head) -> dict[str, str]:
+    content = {DELTA: tensors.to_bytes(delta), HEAD: head.to_bytes()}
+    for name, data in content.items():
+        write_atomic(directory / name, data)
+    return {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
+
+
+def _digest_of(directory: Path, names: Sequence[str]) -> str:
+    """SHA-256 over the digests of the files; a missing file counts as its own name."""
+    lines = [
+        f"{name} {sha256(directory / name) if (directory / name).is_file() else 'missing'}\n"
+        for name in names
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _description(directory: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((directory / "preprocess.json").read_text())
+    except (OSError, ValueError):  # find_base goes on to the next; base() names the altered file
+        return {}
+    return found

@@ -1,0 +1,142 @@
+"""The worker's checkpoint: read back as written, the one before when broken, never half of one."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adaptsvc.checkpoint import NAME, PREVIOUS, Checkpoint, SampleReference, load, save
+from adaptsvc.errors import CheckpointError
+
+NATURAL = st.integers(0, 2**63 - 1)
+references = st.builds(
+    SampleReference, image_id=st.text(), topic=st.text(), partition=NATURAL, offset=NATURAL
+)
+checkpoints = st.builds(
+    Checkpoint,
+    offsets=st.dictionaries(st.text(), NATURAL, max_size=4),
+    window=st.lists(references, max_size=4).map(tuple),
+    new_images=NATURAL,
+    rounds=NATURAL,
+)
+BROKEN = {
+    "empty": b"",
+    "not json": b"rounds: 3",
+    "not text": b"\xff\xfe\x00",
+    "list": b"[]",
+    "no digest": b'{"content": {"rounds": 1}}',
+    "other digest": b'{"digest": "0", "content": {"rounds": 1}}',
+}
+
+
+def numbered(rounds: int) -> Checkpoint:
+    window = (SampleReference(image_id="żaba", topic="images.unlabeled", partition=0, offset=7),)
+    return Checkpoint(offsets={"images.unlabeled/0": 8}, window=window, new_images=1, rounds=rounds)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Holds two checkpoints, 1 and then 2."""
+    for rounds in (1, 2):
+        save(tmp_path / "checkpoint", numbered(rounds))
+    return tmp_path / "checkpoint"
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scratch")
+
+
+@settings(deadline=None)
+@given(checkpoint=checkpoints)
+def test_any_checkpoint_is_read_back_equal(scratch: Path, checkpoint: Checkpoint) -> None:
+    save(scratch, checkpoint)
+    assert load(scratch) == checkpoint
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_where_there_has_been_none_it_is_empty(tmp_path: Path, exists: bool) -> None:
+    assert load(tmp_path if exists else tmp_path / "missing") == Checkpoint()
+
+
+def test_the_last_one_is_read_and_the_one_before_kept(folder: Path) -> None:
+    assert load(folder) == numbered(2)
+    assert {path.name for path in folder.iterdir()} == {NAME, PREVIOUS}
+    (folder / NAME).unlink()
+    assert load(folder) == numbered(1)
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_one_falls_back_to_the_one_before_and_says_so(
+    folder: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / NAME).write_bytes(content)
+    assert load(folder) == numbered(1)
+    assert str(folder / NAME) in caplog.text
+
+
+def test_every_cut_falls_back_to_the_one_before(folder: Path) -> None:
+    data = (folder / NAME).read_bytes()
+    for length in range(len(data)):
+        (folder / NAME).write_bytes(data[:length])
+        assert load(folder) == numbered(1)
+
+
+def test_every_flipped_byte_falls_back_to_the_one_before(folder: Path) -> None:
+    data = (folder / NAME).read_bytes()
+    for position in range(len(data)):
+        flipped = bytearray(data)
+        flipped[position] ^= 0x01
+        (folder / NAME).write_bytes(bytes(flipped))
+        assert load(folder) == numbered(1)
+
+
+def test_both_broken_is_an_error_that_names_them_and_what_to_do(folder: Path) -> None:
+    for name in (NAME, PREVIOUS):
+        (folder / name).write_bytes(b"{")
+    with pytest.raises(CheckpointError, match=f"delete {folder} to start from") as raised:
+        load(folder)
+    assert str(folder / NAME) in str(raised.value)
+    assert str(folder / PREVIOUS) in str(raised.value)
+
+
+def test_the_only_one_broken_is_an_error_and_not_an_empty_checkpoint(tmp_path: Path) -> None:
+    save(tmp_path, numbered(1))
+    (tmp_path / NAME).write_bytes(b"{")
+    with pytest.raises(CheckpointError, match="no checkpoint can be read"):
+        load(tmp_path)
+
+
+def test_a_broken_one_never_replaces_the_readable_one_before(folder: Path) -> None:
+    (folder / NAME).write_bytes(b"{")
+    save(folder, numbered(3))
+    (folder / NAME).write_bytes(b"{")
+    assert load(folder) == numbered(1)
+
+
+@pytest.mark.parametrize("fails_at", [1, 2, 3, 4])
+def test_a_failing_write_leaves_a_whole_checkpoint(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    calls = iter(range(1, 100))
+
+    def disk_full(descriptor: int) -> None:
+        if next(calls) >= fails_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        save(folder, numbered(3))
+    assert load(folder) in (numbered(2), numbered(3))
+    assert {path.name for path in folder.iterdir()} == {NAME, PREVIOUS}
+
+
+@pytest.mark.parametrize("values", [{"rounds": -1}, {"new_images": -1}, {"weights": []}])
+def test_a_checkpoint_of_another_shape_cannot_be_made(values: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(values))):
+        Checkpoint.model_validate(values)

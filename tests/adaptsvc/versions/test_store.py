@@ -1,0 +1,382 @@
+"""The store: what is published is read back bit by bit, or refused; never something in between."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adaptsvc.errors import ForeignBaseError, VersionCorruptError, VersionNotFoundError
+from adaptsvc.types import Tensors
+from adaptsvc.versions.delta import Head
+from adaptsvc.versions.manifest import Draft
+from adaptsvc.versions.store import BASE_FILES, REFUSED_KEPT, VersionStore
+from tests.adaptsvc.versions.examples import HEX, PREPROCESS, draft, exporter, head
+
+VERSION_FILES = ("delta.safetensors", "head.safetensors", "manifest.json")
+START = datetime(2026, 5, 4, tzinfo=UTC)
+DELTA: Tensors = {
+    "norm.weight": np.linspace(0, 1, 5, dtype=np.float32),
+    "norm.bias": np.array([-0.0, 1e-45, 3e38, 1, 2], np.float32),
+}
+
+
+def bits(tensors: Tensors) -> dict[str, bytes]:
+    return {name: tensor.tobytes() for name, tensor in tensors.items()}
+
+
+def head_bits(value: Head) -> dict[str, bytes]:
+    return bits({name: getattr(value, name) for name in Head.__slots__})
+
+
+def ticking() -> Callable[[], datetime]:
+    """A clock that moves by a second every time it is read."""
+    seconds = itertools.count()
+    return lambda: START + timedelta(seconds=next(seconds))
+
+
+@contextmanager
+def changed(path: Path, data: bytes) -> Iterator[None]:
+    """The file holds `data` for a while."""
+    before = path.read_bytes()
+    path.write_bytes(data)
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> VersionStore:
+    return VersionStore(tmp_path / "store", clock=ticking())
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> VersionStore:
+    """A store with version 0 and one base; a test leaves it as it found it."""
+    found = VersionStore(tmp_path_factory.mktemp("published"), clock=ticking())
+    found.publish(draft(), DELTA, head())
+    found.add_base(exporter())
+    return found
+
+
+def version_file(store: VersionStore, name: str) -> Path:
+    return store.root / "versions" / "000000" / name
+
+
+def test_a_published_version_is_read_back_bit_by_bit(store: VersionStore) -> None:
+    manifest = store.publish(draft(), DELTA, head())
+    found = VersionStore(store.root).load(0)
+    assert found.manifest == manifest == store.manifest(0)
+    assert bits(found.delta) == bits(DELTA)
+    assert head_bits(found.head) == head_bits(head())
+
+
+def test_the_manifest_says_when_and_of_which_draft_it_was_made(store: VersionStore) -> None:
+    manifest = store.publish(draft(seed=5), DELTA, head())
+    assert (manifest.id, manifest.created_at) == (0, START)
+    assert Draft(**{name: getattr(manifest, name) for name in Draft.model_fields}) == draft(seed=5)
+    assert set(manifest.files) == {"delta.safetensors", "head.safetensors"}
+
+
+def test_ids_rise_by_one_and_are_not_reused_below_the_newest(store: VersionStore) -> None:
+    assert store.ids() == []
+    for expected in range(3):
+        assert store.publish(draft(), DELTA, head()).id == expected
+    shutil.rmtree(store.root / "versions" / "000001")
+    assert store.publish(draft(), DELTA, head()).id == 3
+    assert store.ids() == [0, 2, 3]
+
+
+@pytest.mark.parametrize("version", [1, 77, -1])
+def test_a_version_that_is_not_there_is_named(published: VersionStore, version: int) -> None:
+    with pytest.raises(VersionNotFoundError, match=f"no version {version}; there are") as raised:
+        published.load(version)
+    assert raised.value.version == version
+
+
+@pytest.mark.parametrize("name", VERSION_FILES)
+def test_a_missing_file_is_refused_by_its_name(published: VersionStore, name: str) -> None:
+    path = version_file(published, name)
+    aside = path.with_name("aside")
+    path.rename(aside)
+    try:
+        with pytest.raises(VersionCorruptError, match=f"{name} of version 0 is missing") as raised:
+            published.load(0)
+    finally:
+        aside.rename(path)
+    assert raised.value.version == 0
+
+
+@pytest.mark.parametrize("name", VERSION_FILES)
+def test_every_cut_of_every_file_is_refused(published: VersionStore, name: str) -> None:
+    data = version_file(published, name).read_bytes()
+    for length in {0, 1, 8, len(data) // 3, len(data) // 2, len(data) - 2, len(data) - 1}:
+        with (
+            changed(version_file(published, name), data[:length]),
+            pytest.raises(VersionCorruptError),
+        ):
+            published.load(0)
+
+
+@pytest.mark.parametrize("name", VERSION_FILES)
+def test_every_flipped_byte_of_every_file_is_refused(published: VersionStore, name: str) -> None:
+    path = version_file(published, name)
+    data = path.read_bytes()
+    for position in range(len(data)):
+        flipped = bytearray(data)
+        flipped[position] ^= 0x01
+        with changed(path, bytes(flipped)), pytest.raises(VersionCorruptError) as raised:
+            published.load(0)
+        assert raised.value.version == 0
+
+
+@settings(deadline=None)
+@given(name=st.sampled_from(VERSION_FILES[:2]), place=st.floats(0, 1), mask=st.integers(1, 255))
+def test_any_other_byte_in_a_tensor_file_is_refused(
+    published: VersionStore, name: str, place: float, mask: int
+) -> None:
+    data = bytearray(version_file(published, name).read_bytes())
+    data[int(place * (len(data) - 1))] ^= mask
+    with (
+        changed(version_file(published, name), bytes(data)),
+        pytest.raises(VersionCorruptError, match=f"{name} of version 0 was altered or cut"),
+    ):
+        published.load(0)
+
+
+def test_a_manifest_that_is_not_text_is_refused(published: VersionStore) -> None:
+    with (
+        changed(version_file(published, "manifest.json"), b"\xff\xfe"),
+        pytest.raises(VersionCorruptError, match="manifest of version 0 is not text"),
+    ):
+        published.load(0)
+
+
+@pytest.mark.parametrize("name", VERSION_FILES)
+def test_a_file_that_grew_is_refused(published: VersionStore, name: str) -> None:
+    path = version_file(published, name)
+    with changed(path, path.read_bytes() + b"{}"), pytest.raises(VersionCorruptError):
+        published.load(0)
+
+
+def test_the_files_of_one_version_in_the_folder_of_another_are_refused(store: VersionStore) -> None:
+    store.publish(draft(), DELTA, head())
+    shutil.copytree(store.root / "versions" / "000000", store.root / "versions" / "000007")
+    with pytest.raises(VersionCorruptError, match="folder of version 7 is that of version 0"):
+        store.load(7)
+
+
+def test_the_delta_of_another_version_is_refused(store: VersionStore) -> None:
+    store.publish(draft(), DELTA, head())
+    store.publish(draft(), {"norm.bias": DELTA["norm.bias"]}, head())
+    folders = [
+        store.root / "versions" / name / "delta.safetensors" for name in ("000000", "000001")
+    ]
+    shutil.copy(*folders)
+    with pytest.raises(VersionCorruptError, match=r"delta.safetensors of version 1 was altered"):
+        store.load(1)
+
+
+@pytest.mark.parametrize("fails_at", range(1, 13))
+def test_a_publication_that_fails_at_any_sync_is_there_completely_or_not_at_all(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    calls = itertools.count(1)
+
+    def disk_full(descriptor: int) -> None:
+        if next(calls) >= fails_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", disk_full)
+        with suppress(OSError):  # the last sync may not be reached
+            store.publish(draft(), DELTA, head())
+    assert [p.name for p in (store.root / "versions").iterdir()] == [
+        f"{i:06d}" for i in store.ids()
+    ]
+    for version in store.ids():
+        assert bits(store.load(version).delta) == bits(DELTA)
+    assert store.publish(draft(), DELTA, head()).id == len(store.ids()) - 1
+
+
+def test_a_full_disk_leaves_no_folder(store: VersionStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def disk_full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", disk_full)
+    for write in (
+        lambda: store.publish(draft(), DELTA, head()),
+        lambda: store.add_base(exporter()),
+    ):
+        with pytest.raises(OSError, match="No space left"):
+            write()
+    assert not list((store.root / "versions").iterdir())
+    assert not list((store.root / "base").iterdir())
+
+
+def test_what_a_killed_writer_left_is_no_version(store: VersionStore) -> None:
+    (store.root / "versions" / ".staging-abc" / "content").mkdir(parents=True)
+    assert store.ids() == []
+    assert store.publish(draft(), DELTA, head()).id == 0
+
+
+def test_a_rename_that_fails_leaves_no_folder(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, target: Path) -> Path:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    for write in (lambda: store.publish(draft(), {}, head()), lambda: store.add_base(exporter())):
+        with pytest.raises(OSError, match="cross-device"):
+            write()
+    assert not [*(store.root / "versions").iterdir(), *(store.root / "base").iterdir()]
+
+
+def test_a_writer_that_is_overtaken_takes_the_next_id(store: VersionStore) -> None:
+    """The clock is read between choosing an id and the rename: there another writer is faster."""
+    faster = iter([0, 1])
+
+    def clock() -> datetime:
+        if next(faster, None) is not None:
+            store.publish(draft(seed=9), DELTA, head())
+        return START
+
+    overtaken = VersionStore(store.root, clock=clock).publish(draft(seed=4), DELTA, head())
+    assert (overtaken.id, store.load(2).manifest.seed) == (2, 4)
+    assert [store.load(version).manifest.seed for version in (0, 1)] == [9, 9]
+
+
+def test_writers_at_once_get_different_ids(store: VersionStore) -> None:
+    start, found = threading.Barrier(4), list[int]()
+
+    def write() -> None:
+        start.wait()
+        for _ in range(5):
+            found.append(VersionStore(store.root).publish(draft(), DELTA, head()).id)
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert sorted(found) == store.ids() == list(range(20))
+    assert [store.load(version).manifest.id for version in store.ids()] == list(range(20))
+
+
+def test_a_refused_candidate_is_kept_with_its_reasons_and_is_no_version(
+    store: VersionStore,
+) -> None:
+    folder = store.refuse(draft(), DELTA, head(), ["not_finite", "marginal_collapsed"])
+    record = json.loads((folder / "reason.json").read_text())
+    assert record["reasons"] == ["not_finite", "marginal_collapsed"]
+    assert datetime.fromisoformat(record["at"]) == START
+    assert Draft.model_validate_json(json.dumps(record["draft"])) == draft()
+    assert {path.name for path in folder.iterdir()} == {"reason.json", *VERSION_FILES[:2]}
+    assert (store.refused(), store.ids()) == ([folder], [])
+
+
+def test_the_oldest_refused_candidates_go_when_there_are_too_many(store: VersionStore) -> None:
+    folders = [store.refuse(draft(), {}, head(), ["not_finite"]) for _ in range(REFUSED_KEPT + 3)]
+    assert store.refused() == folders[3:]
+
+
+def test_a_base_is_stored_under_its_digest_and_described(store: VersionStore) -> None:
+    base = store.add_base(exporter())
+    assert base.directory == store.root / "base" / base.digest
+    assert {path.name for path in base.directory.iterdir()} == set(BASE_FILES)
+    assert base.graph.read_bytes() == b"onnx graph"
+    assert (base.fingerprint, base.swap) == ("tower", "feed")
+    assert base.swappable == {"norm.weight", "norm.bias"}
+    assert base.preprocess == PREPROCESS
+    assert VersionStore(store.root).base(base.digest) == base
+
+
+def test_the_same_base_twice_is_stored_once(store: VersionStore) -> None:
+    assert store.add_base(exporter()) == store.add_base(exporter())
+    assert len(list((store.root / "base").iterdir())) == 1
+
+
+def test_the_same_base_from_writers_at_once_is_stored_once(store: VersionStore) -> None:
+    both_exported, found = threading.Barrier(2), list[str]()
+
+    def export(directory: Path) -> None:
+        exporter()(directory)
+        both_exported.wait()
+
+    threads = [
+        threading.Thread(target=lambda: found.append(store.add_base(export).digest)) for _ in "ab"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert found == [path.name for path in (store.root / "base").iterdir()] * 2
+
+
+def test_an_export_that_fails_leaves_nothing(store: VersionStore) -> None:
+    def export(directory: Path) -> None:
+        exporter()(directory)
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        store.add_base(export)
+    assert list((store.root / "base").iterdir()) == []
+
+
+def test_a_base_is_found_by_the_tower_it_was_made_from(store: VersionStore) -> None:
+    bases = {name: store.add_base(exporter(name, name.encode())) for name in ("one", "two")}
+    assert {name: store.find_base(name) for name in bases} == bases
+    assert store.find_base("three") is None
+
+
+def test_a_base_that_is_not_here_is_refused_saying_how_to_get_it(published: VersionStore) -> None:
+    with pytest.raises(ForeignBaseError, match=r"0123456789ab is not in .*run 'adaptsvc export'"):
+        published.base(HEX)
+
+
+@pytest.mark.parametrize("name", BASE_FILES)
+def test_every_flipped_byte_of_a_base_is_refused(published: VersionStore, name: str) -> None:
+    (directory,) = (published.root / "base").iterdir()
+    data = (directory / name).read_bytes()
+    for position in range(len(data)):
+        flipped = bytearray(data)
+        flipped[position] ^= 0x01
+        with (
+            changed(directory / name, bytes(flipped)),
+            pytest.raises(VersionCorruptError, match="was altered: its files now give"),
+        ):
+            VersionStore(published.root).base(directory.name)
+
+
+@pytest.mark.parametrize("name", BASE_FILES)
+def test_a_base_without_one_of_its_files_is_refused(store: VersionStore, name: str) -> None:
+    base = store.add_base(exporter())
+    (base.directory / name).unlink()
+    with pytest.raises(VersionCorruptError, match=f"delete {base.directory} and run"):
+        VersionStore(store.root).base(base.digest)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"{", b'{"Fingerprint": "tower"}', b"\xff"])
+def test_a_base_with_a_broken_description_is_passed_over(
+    store: VersionStore, content: bytes
+) -> None:
+    broken = store.add_base(exporter("broken", b"other graph"))
+    sound = store.add_base(exporter())
+    (broken.directory / "preprocess.json").write_bytes(content)
+    fresh = VersionStore(store.root)
+    assert fresh.find_base("broken") is None
+    assert fresh.find_base("tower") == sound
