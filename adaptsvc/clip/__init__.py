@@ -1,0 +1,1 @@
+"""The dual encoder in torch: loading, prompting, exporting."""
