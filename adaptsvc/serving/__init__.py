@@ -1,0 +1,1 @@
+"""Answering over HTTP from ONNX Runtime: no torch, no Kafka client."""

@@ -1,0 +1,100 @@
+"""A base model with one delta in place: images to unit embeddings on ONNX Runtime. Thread-safe.
+
+It knows nothing of classes, versions or HTTP.
+
+How the delta gets in is the base's choice (see adaptsvc.clip.export): ``feed`` shares the session of the
+encoder before it and passes the norm parameters with every call; ``session`` builds a second session with
+`add_external_initializers`. `SessionOptions.add_initializer` is never used: on BatchNorm models ONNX Runtime
+folds the file's values first and ignores the override, silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import onnxruntime
+
+from adaptsvc.errors import ModelError
+from adaptsvc.images import normalise
+from adaptsvc.types import Float32, Tensors, UInt8
+from adaptsvc.versions.store import Base
+
+Device: TypeAlias = Literal["cpu", "cuda"]
+PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+ERRORS_ONLY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Where and how inference runs.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``; there is no silent fallback.
+        threads: of one inference call on CPU, at least 1.
+    """
+
+    device: Device = "cpu"
+    threads: int = 1
+
+
+class Encoder:
+    """A session and the delta it runs with. Use `build`."""
+
+    def __init__(self, base: Base, session: Any, *, feeds: Tensors, keep: Sequence[Any]) -> None:
+        self.base = base
+        self.session = session
+        self._feeds = feeds
+        self._keep = keep  # the tensors ONNX Runtime reads the overridden initializers from
+
+    def embed(self, pixels: UInt8) -> Float32:
+        """Unit embeddings (N, D) of images (N, 3, H, W) as `adaptsvc.images.decode` gives them."""
+        feeds = {"images": normalise(pixels, self.base.preprocess), **self._feeds}
+        embeddings: Float32 = self.session.run(["embeddings"], feeds)[0]
+        return embeddings
+
+
+def build(
+    base: Base, delta: Tensors, runtime: Runtime, *, before: Encoder | None = None
+) -> Encoder:
+    """An encoder for a base and a delta whose names the base can swap.
+
+    Args:
+        base: the base model.
+        delta: norm parameters in place of the base's own.
+        runtime: where to run.
+        before: an encoder whose session may be shared.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the model, or has not the device asked for.
+    """
+    if base.swap == "session":
+        session, keep = _session(base, delta, runtime)
+        return Encoder(base, session, feeds={}, keep=keep)
+    if before is not None and before.base.digest == base.digest:
+        return Encoder(base, before.session, feeds=delta, keep=())
+    session, _ = _session(base, {}, runtime)
+    return Encoder(base, session, feeds=delta, keep=())
+
+
+def _session(base: Base, delta: Tensors, runtime: Runtime) -> tuple[Any, list[Any]]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = runtime.threads
+    options.log_severity_level = ERRORS_ONLY
+    # Two sessions that live at once and spin while they wait slow each other 1.3 to 1.7 times.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in delta.values()]
+    if delta:
+        options.add_external_initializers(list(delta), values)
+    provider = PROVIDERS[runtime.device]
+    try:
+        session = onnxruntime.InferenceSession(str(base.graph), options, providers=[provider])
+    except Exception as exc:  # ONNX Runtime's errors have no base but Exception
+        raise ModelError(f"ONNX Runtime refused {base.graph}: {exc}") from exc
+    if provider not in session.get_providers():
+        raise ModelError(
+            f"ONNX Runtime runs on {session.get_providers()}, {provider} was asked for; install its "
+            "libraries or set serve.device to cpu"
+        )
+    return session, values

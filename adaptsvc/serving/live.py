@@ -1,0 +1,126 @@
+"""The version that answers now, and how the next one takes its place without a request noticing.
+
+It knows nothing of HTTP. A request reads `current` once and uses that predictor to its end; a swap is one
+assignment; the old predictor is freed when its last request lets go of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import numpy as np
+
+from adaptsvc.errors import AdaptsvcError
+from adaptsvc.metrics import Observer
+from adaptsvc.serving.encoder import Runtime
+from adaptsvc.serving.predictor import Predictor, build
+from adaptsvc.versions.pointer import Current, Pointer
+from adaptsvc.versions.store import VersionStore
+
+log = logging.getLogger(__name__)
+LOWEST_PRIORITY = 19
+RETRY_S = 10.0
+
+
+class Live:
+    """Follows the pointer.
+
+    Args:
+        store: where versions are.
+        pointer: which one should serve.
+        runtime: where inference runs.
+        observer: told of swaps.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        store: VersionStore,
+        pointer: Pointer,
+        runtime: Runtime,
+        *,
+        observer: Observer,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._store = store
+        self._pointer = pointer
+        self._runtime = runtime
+        self._observer = observer
+        self._clock = clock
+        self._handled = -1  # the sequence last acted on, well or not
+        self._retry_at = float("inf")
+        self.current: Predictor | None = None
+        self.refusal: str | None = None
+        self.since = datetime.now(UTC)
+
+    def poll(self) -> None:
+        """Look at the pointer once; swap when it has moved. Whatever fails, the old version stays."""
+        try:
+            wanted = self._pointer.read()
+        except (AdaptsvcError, OSError) as exc:
+            self._refuse(f"the version pointer cannot be read: {exc}")
+            return
+        due = wanted.sequence != self._handled or self._clock() >= self._retry_at
+        if wanted.version is None or not due:
+            return
+        self._handled, self._retry_at = wanted.sequence, float("inf")
+        serving = self.current
+        if serving is not None and serving.manifest.id == wanted.version:
+            self.refusal = None
+            return
+        self._swap(wanted)
+
+    def follow(self, stop: threading.Event, interval_s: float) -> None:
+        """Poll until told to stop; runs in a thread of its own, at the lowest priority."""
+        if self._runtime.threads == 1:  # a session's own threads would inherit the priority
+            _lower_priority()
+        while not stop.wait(interval_s):
+            self.poll()
+
+    def _swap(self, wanted: Current) -> None:
+        assert wanted.version is not None
+        started = self._clock()
+        try:
+            predictor = self._prepare(wanted.version)
+        except Exception as exc:  # whatever it is, requests go on with the version they have
+            self._retry_at = self._clock() + RETRY_S
+            self._refuse(f"version {wanted.version} was not taken: {exc}")
+            return
+        self.current, self.refusal = predictor, None
+        self.since = datetime.now(UTC)
+        seconds = self._clock() - started
+        self._observer.swapped(wanted.version, seconds)
+        log.info("version %d serves, ready in %.0f ms", wanted.version, 1000 * seconds)
+
+    def _prepare(self, version_id: int) -> Predictor:
+        version = self._store.load(version_id)
+        base = self._store.base(version.manifest.base)
+        predictor = build(base, version, self._runtime, before=self.current)
+        predictor.self_test()  # also warms the session up
+        size = base.preprocess.size
+        predictor.encoder.embed(np.zeros((1, 3, size, size), np.uint8))
+        return predictor
+
+    def _refuse(self, reason: str) -> None:
+        if reason != self.refusal:
+            log.error("%s; %s", reason, self._consequence())
+            self._observer.swap_failed()
+        self.refusal = reason
+
+    def _consequence(self) -> str:
+        if self.current is None:
+            return "no version serves yet"
+        return f"version {self.current.manifest.id} goes on serving"
+
+
+def _lower_priority() -> None:
+    """Let requests run before the building of a session (Linux: priority is per thread)."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+    except OSError as exc:
+        log.warning("the swap thread keeps normal priority: %s", exc)

@@ -1,0 +1,80 @@
+"""The BentoML service: builds everything at start-up and mounts the /v1 application.
+
+It never imports torch, open_clip or the Kafka client. BentoML brings /livez, /readyz and /metrics.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import bentoml
+from fastapi import FastAPI
+from prometheus_client import REGISTRY
+
+from adaptsvc import config
+from adaptsvc.config import Settings
+from adaptsvc.images import ImageLimits
+from adaptsvc.metrics import PrometheusObserver
+from adaptsvc.serving.app import Classifier, Computing, create_app
+from adaptsvc.serving.encoder import Runtime
+from adaptsvc.serving.live import Live
+from adaptsvc.serving.requests import RequestLimits
+from adaptsvc.versions.pointer import FilePointer
+from adaptsvc.versions.store import VersionStore
+
+log = logging.getLogger(__name__)
+mounted = FastAPI(openapi_url=None)
+
+
+@bentoml.asgi_app(mounted)
+@bentoml.service(name="adaptsvc", traffic={"timeout": 60})
+class Adaptsvc:
+    """One service process."""
+
+    def __init__(self) -> None:
+        settings = config.read()
+        logging.getLogger("adaptsvc").setLevel(settings.log_level)
+        store = VersionStore(settings.store)
+        observer = PrometheusObserver(REGISTRY)
+        runtime = Runtime(settings.serve.device, settings.serve.threads)
+        self._live = Live(store, FilePointer(settings.pointer), runtime, observer=observer)
+        self._stop = threading.Event()
+        self._follower = threading.Thread(
+            target=self._live.follow,
+            args=(self._stop, settings.serve.poll_interval_s),
+            name="follow-pointer",
+            daemon=True,
+        )
+        mounted.mount("/", application(settings, store, self._live, observer))
+        self._live.poll()
+        self._follower.start()
+
+    def __is_alive__(self) -> bool:
+        """The thread that follows the pointer still runs."""
+        return self._follower.is_alive()
+
+    def __is_ready__(self) -> bool:
+        """A verified, warmed version answers."""
+        return self._live.current is not None
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    def close(self) -> None:
+        """Stop following."""
+        self._stop.set()
+        self._follower.join(timeout=10)
+
+
+def application(
+    settings: Settings, store: VersionStore, live: Live, observer: PrometheusObserver
+) -> FastAPI:
+    """The /v1 application with these settings."""
+    images, serve = settings.images, settings.serve
+    limits = ImageLimits(images.max_bytes, images.max_pixels, images.max_side)
+    return create_app(
+        live,
+        store,
+        classifier=Classifier(live, limits, observer),
+        computing=Computing(serve.concurrency, serve.queue),
+        limits=RequestLimits(images.max_bytes, serve.max_images),
+    )

@@ -1,0 +1,244 @@
+"""Claims about the HTTP interface, over a real predictor and a real ASGI stack."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from adaptsvc.config import Settings
+from adaptsvc.images import ImageLimits
+from adaptsvc.metrics import Observer
+from adaptsvc.serving.app import Classifier, Computing, create_app
+from adaptsvc.serving.encoder import Runtime
+from adaptsvc.serving.live import Live
+from adaptsvc.serving.requests import RequestLimits
+from adaptsvc.versions.pointer import FilePointer
+from adaptsvc.versions.store import VersionStore
+
+LIMITS = ImageLimits(max_bytes=20_000, max_pixels=1_000_000, max_side=4_000)
+RAW = {"content-type": "image/png"}
+IHDR = b"IHDR" + (50_000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
+HUGE_PNG_HEADER = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d" + IHDR + zlib.crc32(IHDR).to_bytes(4, "big")
+
+
+def make_client(settings: Settings, *, poll: bool = True, waiting: int = 64) -> TestClient:
+    store = VersionStore(settings.store)
+    live = Live(store, FilePointer(settings.pointer), Runtime(), observer=Observer())
+    if poll:
+        live.poll()
+    classifier = Classifier(live, LIMITS, Observer())
+    app = create_app(
+        live,
+        store,
+        classifier=classifier,
+        computing=Computing(1, waiting),
+        limits=RequestLimits(LIMITS.max_bytes, 4),
+    )
+    return TestClient(app)
+
+
+@pytest.fixture
+def client(prepared: Settings) -> Iterator[TestClient]:
+    with make_client(prepared) as client:
+        yield client
+
+
+def test_a_raw_image_is_answered_with_label_confidence_top_ood_and_version(
+    client: TestClient, png: Callable[[int], bytes]
+) -> None:
+    data = png(0)
+    body = client.post("/v1/classify", params={"top_k": 2}, content=data, headers=RAW).json()
+    assert body["model_version"] == 0
+    (result,) = body["results"]
+    assert result["image_id"] == hashlib.sha256(data).hexdigest()
+    assert result["label"] == result["top"][0]["label"]
+    assert (
+        result["confidence"] == result["top"][0]["probability"] >= result["top"][1]["probability"]
+    )
+    assert len(result["top"]) == 2
+    assert result["is_ood"] is None
+
+
+def test_probabilities_over_all_classes_sum_to_one(
+    client: TestClient, png: Callable[[int], bytes]
+) -> None:
+    body = client.post("/v1/classify", content=png(0), headers=RAW).json()
+    total = sum(entry["probability"] for entry in body["results"][0]["top"])
+    assert total == pytest.approx(1.0)
+
+
+def test_a_form_of_images_is_answered_in_order(
+    client: TestClient, png: Callable[[int], bytes]
+) -> None:
+    pictures = [png(seed) for seed in range(3)]
+    files = [("images", (f"{i}.png", data, "image/png")) for i, data in enumerate(pictures)]
+    body = client.post("/v1/classify", files=files).json()
+    digests = [hashlib.sha256(data).hexdigest() for data in pictures]
+    assert [result["image_id"] for result in body["results"]] == digests
+    alone = client.post("/v1/classify", content=pictures[1], headers=RAW).json()["results"][0]
+    assert body["results"][1]["confidence"] == pytest.approx(alone["confidence"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "says"),
+    [
+        (b"", 400, "0 bytes"),
+        (b"this is no picture", 400, "not a format we read"),
+        (HUGE_PNG_HEADER, 413, "50000"),
+        (b"x" * 20_001, 413, "20001 bytes"),
+    ],
+    ids=["empty", "text", "huge PNG header", "too many bytes"],
+)
+def test_bytes_that_are_no_acceptable_image_are_refused_naming_the_body(
+    client: TestClient, data: bytes, status: int, says: str
+) -> None:
+    response = client.post("/v1/classify", content=data, headers=RAW)
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert error["field"] == "body"
+    assert says in error["message"]
+
+
+def test_a_bad_image_in_a_form_is_named_by_its_place(
+    client: TestClient, png: Callable[[int], bytes]
+) -> None:
+    files = [("images", ("a.png", png(0), "image/png")), ("images", ("b.png", b"no", "image/png"))]
+    response = client.post("/v1/classify", files=files)
+    assert response.status_code == 400
+    assert response.json()["error"]["field"] == "images[1]"
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1001"])
+def test_a_wrong_top_k_is_a_422_naming_it(client: TestClient, value: str) -> None:
+    response = client.post("/v1/classify", params={"top_k": value}, content=b"x", headers=RAW)
+    assert response.status_code == 422
+    assert response.json()["error"]["field"] == "top_k"
+    assert value in response.json()["error"]["message"]
+
+
+def test_a_json_body_is_a_415_naming_the_content_type(client: TestClient) -> None:
+    response = client.post("/v1/classify", json={"url": "http://127.0.0.1/secret"})
+    assert response.status_code == 415
+    assert response.json()["error"]["field"] == "content-type"
+
+
+def test_a_url_in_a_form_is_refused_and_never_fetched(client: TestClient) -> None:
+    response = client.post(
+        "/v1/classify",
+        files=[("images", (None, "http://127.0.0.1:1/x.png"))],
+    )
+    assert response.status_code == 422
+    assert response.json()["error"]["field"] == "images"
+
+
+def test_a_form_with_another_field_name_is_a_422_naming_it(
+    client: TestClient, png: Callable[[int], bytes]
+) -> None:
+    response = client.post("/v1/classify", files=[("photo", ("a.png", png(0), "image/png"))])
+    assert response.status_code == 422
+    assert response.json()["error"]["field"] == "photo"
+
+
+def test_too_many_images_are_refused(client: TestClient, png: Callable[[int], bytes]) -> None:
+    files = [("images", (f"{i}.png", png(i), "image/png")) for i in range(5)]
+    response = client.post("/v1/classify", files=files)
+    assert response.status_code == 422
+    assert "at most 4" in response.json()["error"]["message"]
+
+
+def test_a_form_without_a_boundary_is_a_400(client: TestClient) -> None:
+    headers = {"content-type": "multipart/form-data"}
+    response = client.post("/v1/classify", content=b"--x", headers=headers)
+    assert response.status_code == 400
+    assert response.json()["error"]["field"] == "body"
+
+
+def test_a_body_larger_than_it_declared_is_cut_off(client: TestClient) -> None:
+    def pieces() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b"x" * 1000
+
+    response = client.post("/v1/classify", content=pieces(), headers=RAW)
+    assert response.status_code == 413
+
+
+def test_an_unknown_route_and_a_wrong_method_say_so(client: TestClient) -> None:
+    assert client.get("/v1/nothing").status_code == 404
+    assert client.get("/v1/nothing").json()["error"]["field"] == "path"
+    assert client.get("/v1/classify").status_code == 405
+
+
+def test_before_the_first_version_answers_are_503_with_retry_after(
+    prepared: Settings, png: Callable[[int], bytes]
+) -> None:
+    with make_client(prepared, poll=False) as client:
+        response = client.post("/v1/classify", content=png(0), headers=RAW)
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+
+
+def test_a_full_queue_answers_429_with_retry_after(
+    prepared: Settings, png: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, release = threading.Event(), threading.Event()
+    original = Classifier.classify
+
+    def slow(self: Classifier, *args: object) -> object:
+        entered.set()
+        release.wait(10)
+        return original(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Classifier, "classify", slow)
+    with make_client(prepared, waiting=0) as client:
+        statuses: list[int] = []
+        first = threading.Thread(
+            target=lambda: statuses.append(
+                client.post("/v1/classify", content=png(0), headers=RAW).status_code
+            )
+        )
+        first.start()
+        entered.wait(10)
+        response = client.post("/v1/classify", content=png(1), headers=RAW)
+        release.set()
+        first.join()
+    assert statuses == [200]
+    assert (response.status_code, response.headers["retry-after"]) == (429, "1")
+
+
+def test_the_model_says_what_serves(client: TestClient) -> None:
+    body = client.get("/v1/model").json()
+    assert (body["model_version"], body["method"]) == (0, "zero-shot")
+    assert body["classes"] == ["cat", "dog", "car"]
+    assert body["calibration"] == {"temperature": 1.0, "fitted_on": "default"}
+    assert body["refused"] is None
+
+
+def test_the_history_lists_every_version(client: TestClient) -> None:
+    assert [entry["id"] for entry in client.get("/v1/versions").json()] == [0]
+
+
+def test_the_openapi_document_describes_both_body_forms(client: TestClient) -> None:
+    document = client.get("/v1/openapi.json").json()
+    content = document["paths"]["/v1/classify"]["post"]["requestBody"]["content"]
+    assert {"image/*", "multipart/form-data"} <= set(content)
+
+
+def test_home_leads_to_the_openapi_document(client: TestClient) -> None:
+    assert client.get("/").json()["openapi"].startswith("3.")
+
+
+def test_nothing_is_written_to_the_store_by_answering(
+    client: TestClient, prepared: Settings, png: Callable[[int], bytes]
+) -> None:
+    def listing() -> list[Path]:
+        return sorted(prepared.store.rglob("*"))
+
+    before = listing()
+    client.post("/v1/classify", content=png(0), headers=RAW)
+    assert listing() == before

@@ -1,0 +1,234 @@
+"""Claims about the swap: requests never notice, whatever fails keeps the old version."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from adaptsvc.config import Settings
+from adaptsvc.metrics import Observer
+from adaptsvc.serving import live as live_module
+from adaptsvc.serving.encoder import Runtime, build
+from adaptsvc.serving.live import Live
+from adaptsvc.serving.predictor import describe_self_test
+from adaptsvc.types import Tensors, UInt8
+from adaptsvc.versions.delta import Head
+from adaptsvc.versions.manifest import Draft, Manifest
+from adaptsvc.versions.pointer import FilePointer
+from adaptsvc.versions.store import VersionStore
+
+
+class Recorder(Observer):
+    def __init__(self) -> None:
+        self.swaps: list[int] = []
+        self.failures = 0
+
+    def swapped(self, version: int, seconds: float) -> None:
+        self.swaps.append(version)
+
+    def swap_failed(self) -> None:
+        self.failures += 1
+
+
+class Fixture:
+    """A store with version 0, a pointer at it, and a live that serves it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.store = VersionStore(settings.store)
+        self.pointer = FilePointer(settings.pointer)
+        self.observer = Recorder()
+        self.now = 0.0
+        self.live = Live(
+            self.store, self.pointer, Runtime(), observer=self.observer, clock=lambda: self.now
+        )
+        self.live.poll()
+        size = self.store.base(self.store.manifest(0).base).preprocess.size
+        self.pixels: UInt8 = np.full((1, 3, size, size), 90, np.uint8)
+
+    def publish(self, *, flip: bool = False, shift: float = 0.1) -> Manifest:
+        """A child of version 0: other norm parameters; flipped, its classes point the other way."""
+        zero = self.store.load(0)
+        base = self.store.base(zero.manifest.base)
+        name = sorted(name for name in base.swappable if name.endswith("bias"))[0]
+        length = self._length(name)
+        delta: Tensors = {name: np.full(length, shift, np.float32)}
+        encoder = build(base, delta, Runtime())
+        test, expected = describe_self_test(encoder, 1)
+        embeddings = zero.head.class_embeddings * (-1 if flip else 1)
+        head = Head(embeddings, zero.head.context, expected)
+        update = {"parent": 0, "method": "ueo", "self_test": test}
+        fields = {key: getattr(zero.manifest, key) for key in Draft.model_fields}
+        return self.store.publish(Draft(**{**fields, **update}), delta, head)
+
+    def _length(self, name: str) -> int:
+        base = self.store.base(self.store.manifest(0).base)
+        graph = onnx.load(base.graph, load_external_data=False).graph
+        (length,) = next(tensor.dims for tensor in graph.initializer if tensor.name == name)
+        return int(length)
+
+    @property
+    def serving(self) -> int:
+        assert self.live.current is not None
+        return self.live.current.manifest.id
+
+
+@pytest.fixture
+def fixture(prepared: Settings) -> Fixture:
+    return Fixture(prepared)
+
+
+def version_folder(settings: Settings, version: int) -> Path:
+    return settings.store / "versions" / f"{version:06d}"
+
+
+def test_a_promoted_version_serves_after_one_poll(fixture: Fixture) -> None:
+    before = fixture.live.current
+    assert before is not None
+    was = before.encoder.embed(fixture.pixels)
+    version = fixture.publish().id
+    fixture.pointer.compare_and_set(0, version)
+    fixture.live.poll()
+    assert fixture.serving == version
+    assert fixture.observer.swaps == [0, version]
+    assert fixture.live.current is not None
+    now = fixture.live.current.encoder.embed(fixture.pixels)
+    assert np.abs(now - was).max() > 1e-3
+    assert np.array_equal(before.encoder.embed(fixture.pixels), was)
+
+
+def test_a_poll_without_a_change_does_nothing(fixture: Fixture) -> None:
+    predictor = fixture.live.current
+    fixture.live.poll()
+    assert fixture.live.current is predictor
+
+
+def test_going_back_is_a_swap_too(fixture: Fixture) -> None:
+    version = fixture.publish().id
+    fixture.pointer.compare_and_set(0, version)
+    fixture.live.poll()
+    fixture.pointer.force(0)
+    fixture.live.poll()
+    assert fixture.observer.swaps == [0, version, 0]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "delta.safetensors", "head.safetensors"])
+@pytest.mark.parametrize("damage", ["truncated", "altered", "missing"])
+def test_a_damaged_version_is_refused_with_its_reason_and_the_old_one_serves_on(
+    fixture: Fixture, prepared: Settings, name: str, damage: str
+) -> None:
+    version = fixture.publish().id
+    path = version_folder(prepared, version) / name
+    data = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        middle = len(data) // 2
+        altered = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        path.write_bytes(data[:middle] if damage == "truncated" else altered)
+    fixture.pointer.compare_and_set(0, version)
+    fixture.live.poll()
+    assert fixture.serving == 0
+    assert fixture.observer.failures == 1
+    assert fixture.live.refusal is not None
+    assert f"version {version}" in fixture.live.refusal
+
+
+def test_a_refused_version_is_tried_again_later_and_counted_once(
+    fixture: Fixture, prepared: Settings
+) -> None:
+    version = fixture.publish().id
+    path = version_folder(prepared, version) / "head.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    fixture.pointer.compare_and_set(0, version)
+    fixture.live.poll()
+    fixture.now += live_module.RETRY_S
+    fixture.live.poll()
+    assert (fixture.serving, fixture.observer.failures) == (0, 1)
+    path.write_bytes(data)
+    fixture.live.poll()
+    assert fixture.serving == 0, "not before the retry is due"
+    fixture.now += live_module.RETRY_S
+    fixture.live.poll()
+    assert (fixture.serving, fixture.live.refusal) == (version, None)
+
+
+def test_a_version_whose_answers_differ_from_its_self_test_is_refused(fixture: Fixture) -> None:
+    zero = fixture.store.load(0)
+    wrong = Head(
+        zero.head.class_embeddings, zero.head.context, zero.head.self_test_embeddings + 0.01
+    )
+    fields = {name: getattr(zero.manifest, name) for name in Draft.model_fields}
+    version = fixture.store.publish(Draft(**fields), {}, wrong).id
+    fixture.pointer.compare_and_set(0, version)
+    fixture.live.poll()
+    assert fixture.serving == 0
+    assert "self-test" in str(fixture.live.refusal)
+
+
+def test_an_unreadable_pointer_keeps_the_version(fixture: Fixture, prepared: Settings) -> None:
+    prepared.pointer.write_text("{")
+    fixture.live.poll()
+    assert fixture.serving == 0
+    assert "pointer" in str(fixture.live.refusal)
+
+
+def test_every_answer_under_load_was_computed_by_the_version_it_names(fixture: Fixture) -> None:
+    """Version 1 has version 0's classes turned round, so each answer shows which one made it."""
+    flipped = fixture.publish(flip=True, shift=0.0).id
+    assert fixture.live.current is not None
+    labels = {0: fixture.live.current.answer(fixture.pixels, 1).predictions[0].label}
+    fixture.pointer.force(flipped)
+    fixture.live.poll()
+    labels[flipped] = fixture.live.current.answer(fixture.pixels, 1).predictions[0].label
+    assert labels[0] != labels[flipped]
+    wrong: list[tuple[int, str]] = []
+    seen: set[int] = set()
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            predictor = fixture.live.current
+            assert predictor is not None
+            answer = predictor.answer(fixture.pixels, 1)
+            seen.add(answer.version)
+            if labels[answer.version] != answer.predictions[0].label:
+                wrong.append((answer.version, answer.predictions[0].label))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for turn in range(20):
+        fixture.pointer.force(flipped if turn % 2 else 0)
+        fixture.live.poll()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert seen == {0, flipped}
+
+
+def test_the_following_thread_takes_a_new_version_by_itself(fixture: Fixture) -> None:
+    stop = threading.Event()
+    thread = threading.Thread(target=fixture.live.follow, args=(stop, 0.01))
+    thread.start()
+    version = fixture.publish().id
+    fixture.pointer.compare_and_set(0, version)
+    arrived = _within(10.0, lambda: fixture.serving == version)
+    stop.set()
+    thread.join()
+    assert arrived
+
+
+def _within(seconds: float, holds: Callable[[], bool]) -> bool:
+    waiting = threading.Event()
+    for _ in range(int(seconds / 0.02)):
+        if holds():
+            return True
+        waiting.wait(0.02)
+    return False
