@@ -1,0 +1,118 @@
+"""Service and worker as child processes: how they are started, watched and ended.
+
+It knows nothing of what they do.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from adaptsvc.config import NESTED, PREFIX, Settings
+
+SERVICE = "adaptsvc.serving.service:Adaptsvc"
+GRACE_S = 20.0
+
+
+def service_command(settings: Settings) -> list[str]:
+    """The command of the BentoML service."""
+    host, port = settings.serve.host, settings.serve.port
+    return [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", host, "--port", str(port)]
+
+
+def worker_command() -> list[str]:
+    """The command of the worker."""
+    return [sys.executable, "-m", "adaptsvc", "worker"]
+
+
+def service_environment(settings: Settings) -> dict[str, str]:
+    """What BentoML reads: no telemetry, its own folder under ours, no access log, our process count."""
+    options = f"services.adaptsvc.workers={settings.serve.workers} api_server.logging.access.enabled=false"
+    return {
+        "BENTOML_DO_NOT_TRACK": "true",
+        "BENTOML_HOME": str(settings.home / "bentoml" / str(settings.serve.port)),
+        "BENTOML_CONFIG_OPTIONS": options,
+    }
+
+
+def settings_environment(overrides: Mapping[str, str]) -> dict[str, str]:
+    """Settings as the environment of a child.
+
+    Example:
+        >>> settings_environment({"serve.port": "3001"})
+        {'ADAPTSVC_SERVE__PORT': '3001'}
+    """
+    return {PREFIX + key.replace(".", NESTED).upper(): value for key, value in overrides.items()}
+
+
+@dataclass(slots=True)
+class Child:
+    """One child process, in a process group of its own."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    output: IO[bytes] | None
+
+    @classmethod
+    def start(
+        cls,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path | None = None,
+    ) -> Child:
+        """Start it; its output goes to `log`, or to ours."""
+        output = None if log is None else log.open("ab")
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=None if output is None else subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            process_group=0,
+        )
+        return cls(name, process, output)
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self.process.poll() is None
+
+    def stop(self, grace_s: float = GRACE_S) -> int:
+        """Ask it to end, insist after the grace time; the exit status."""
+        if self.running:
+            self.process.terminate()
+        try:
+            status = self.process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            status = -signal.SIGKILL
+        _kill_group(self.process.pid)
+        self.process.wait()
+        if self.output is not None:
+            self.output.close()
+        return status
+
+
+def stop_all(children: Sequence[Child], grace_s: float = GRACE_S) -> None:
+    """End all of them, the last started first."""
+    deadline = time.monotonic() + grace_s
+    for child in reversed(children):
+        if child.running:
+            child.process.terminate()
+    for child in reversed(children):
+        child.stop(max(0.1, deadline - time.monotonic()))
+
+
+def _kill_group(group: int) -> None:
+    """Whatever the child had started and left behind."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return

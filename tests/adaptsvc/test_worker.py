@@ -1,0 +1,271 @@
+"""Claims about the loop: what is read, learned, buried, checkpointed and committed, and in which order."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from adaptsvc import checkpoint as checkpoints
+from adaptsvc.bootstrap import Ready, prepare
+from adaptsvc.config import Settings
+from adaptsvc.errors import NonFiniteStepError
+from adaptsvc.learner import Learner
+from adaptsvc.metrics import MessageOutcome, Observer, Outcome
+from adaptsvc.publishing import Publisher
+from adaptsvc.serving.encoder import Runtime
+from adaptsvc.worker import Parts, Worker
+from streams.log import MemoryLog
+from streams.message import NewMessage, TopicPartition
+from streams.topics import load_topics
+
+
+class Counter(Observer):
+    def __init__(self) -> None:
+        self.messages: dict[str, int] = {}
+        self.rounds: list[str] = []
+
+    def received(self, topic: str, outcome: MessageOutcome, messages: int) -> None:
+        self.messages[outcome] = self.messages.get(outcome, 0) + messages
+
+    def round_ended(self, method: str, outcome: Outcome, seconds: float, images: int) -> None:
+        self.rounds.append(outcome)
+
+
+class Bench:
+    """A worker on an in-memory log, and everything around it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.log = MemoryLog(load_topics())
+        self.ready: Ready = prepare(settings)
+        self.observer = Counter()
+        self.stop = threading.Event()
+        self.worker = self.start()
+
+    def start(self) -> Worker:
+        ready, runtime = self.ready, Runtime()
+        learner = Learner(ready.clip, ready.prompt, ready.encoder)
+        publisher = Publisher(
+            ready.store, ready.pointer, ready.encoder.base, runtime, self.settings
+        )
+        parts = Parts(
+            log=self.log,
+            store=ready.store,
+            pointer=ready.pointer,
+            learner=learner,
+            publisher=publisher,
+            preprocess=ready.clip.preprocess,
+            observer=self.observer,
+        )
+        worker = Worker(parts, self.settings, self.stop)
+        worker.restore()
+        return worker
+
+    def send(self, pictures: Mapping[str, bytes]) -> None:
+        messages = [NewMessage(name, data, {"source": b"test"}) for name, data in pictures.items()]
+        self.log.append("images.unlabeled", messages)
+
+    def waiting(self) -> int:
+        """Messages that a worker starting now would be given."""
+        return self.log.consumer(
+            self.settings.stream.group, ["images.unlabeled"], member="worker"
+        ).lag()
+
+    def all_of(self, topic: str, partition: int = 0) -> list[NewMessage]:
+        found = self.log.read(TopicPartition(topic, partition), offset=0, limit=1000)
+        return [NewMessage(m.key, m.value, m.headers) for m in found]
+
+    @property
+    def serving(self) -> int | None:
+        return self.ready.pointer.read().version
+
+
+@pytest.fixture
+def bench(prepared: Settings) -> Bench:
+    return Bench(prepared)
+
+
+def pictures(png: Callable[[int], bytes], count: int, start: int = 0) -> dict[str, bytes]:
+    return {f"image-{index}": png(index) for index in range(start, start + count)}
+
+
+def drain(worker: Worker, now: float = 1000.0) -> None:
+    while worker.run_once(now).received:
+        pass
+
+
+def test_enough_images_start_a_round_whose_version_serves(
+    bench: Bench, png: Callable[[int], bytes]
+) -> None:
+    bench.send(pictures(png, 16))
+    drain(bench.worker)
+    assert bench.observer.rounds == ["promoted"]
+    assert bench.serving == 1
+    manifest = bench.ready.store.manifest(1)
+    assert (manifest.parent, manifest.method) == (0, "ueo")
+    assert sum(manifest.offsets.values()) == 16
+
+
+def test_too_few_images_start_none(bench: Bench, png: Callable[[int], bytes]) -> None:
+    bench.send(pictures(png, 15))
+    drain(bench.worker)
+    assert bench.observer.rounds == []
+    assert bench.serving == 0
+
+
+def test_a_message_that_is_no_image_is_buried_with_its_bytes_reason_and_origin(
+    bench: Bench, png: Callable[[int], bytes]
+) -> None:
+    bench.send({"bad": b"text, not JPEG", **pictures(png, 2)})
+    drain(bench.worker)
+    (letter,) = bench.all_of("images.deadletter")
+    assert (letter.key, letter.value) == ("bad", b"text, not JPEG")
+    assert letter.headers["reason"] == b"NotAnImageError"
+    assert letter.headers["source"] == b"test"
+    assert letter.headers["origin-topic"] == b"images.unlabeled"
+    assert bench.observer.messages == {"learned": 2, "dead_letter": 1, "duplicate": 0}
+
+
+def test_an_image_that_comes_twice_counts_once(bench: Bench, png: Callable[[int], bytes]) -> None:
+    bench.send(pictures(png, 10))
+    drain(bench.worker)
+    bench.send(pictures(png, 10))
+    drain(bench.worker)
+    assert bench.observer.messages["learned"] == 10
+    assert bench.observer.messages["duplicate"] == 10
+    assert bench.observer.rounds == []
+
+
+def test_offsets_are_committed_only_after_the_checkpoint_exists(
+    bench: Bench, png: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_directory: Path, _checkpoint: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save", full)
+    bench.send(pictures(png, 4))
+    with pytest.raises(OSError, match="No space"):
+        bench.worker.run_once(1000.0)
+    assert bench.waiting() == 4
+
+
+def test_a_worker_that_dies_in_mid_round_reads_everything_again(
+    bench: Bench, png: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_args: object, **_kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    bench.send(pictures(png, 16))
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "learn", die)
+        with pytest.raises(KeyboardInterrupt):
+            drain(bench.worker)
+    restarted = bench.start()
+    drain(restarted)
+    assert bench.observer.rounds == ["promoted"]
+    assert sum(bench.ready.store.manifest(1).offsets.values()) == 16
+
+
+def test_a_restart_goes_on_with_the_same_window_count_and_rounds(
+    bench: Bench, png: Callable[[int], bytes]
+) -> None:
+    bench.send(pictures(png, 20))
+    drain(bench.worker)
+    bench.worker.run_once(10_000.0)
+    saved = checkpoints.load(bench.settings.checkpoint)
+    assert (saved.rounds, saved.new_images, len(saved.window)) == (1, 0, 20)
+    restarted = bench.start()
+    bench.send(pictures(png, 12, start=20))
+    drain(restarted, 20_000.0)
+    assert bench.observer.rounds == ["promoted"]
+    bench.send(pictures(png, 4, start=32))
+    drain(restarted, 20_000.0)
+    assert bench.observer.rounds == ["promoted", "promoted"]
+    assert bench.ready.store.manifest(2).metrics["window_images"] == 32
+
+
+def test_an_idle_worker_checkpoints_what_it_read_after_the_interval(
+    bench: Bench, png: Callable[[int], bytes]
+) -> None:
+    bench.send(pictures(png, 3))
+    drain(bench.worker, 1000.0)
+    before = checkpoints.load(bench.settings.checkpoint)
+    assert sum(before.offsets.values()) == 3, "the first checkpoint is due at once"
+    bench.send(pictures(png, 3, start=3))
+    drain(bench.worker, 1001.0)
+    assert sum(checkpoints.load(bench.settings.checkpoint).offsets.values()) == 3
+    bench.worker.run_once(1000.0 + bench.settings.learn.checkpoint_interval_s)
+    assert sum(checkpoints.load(bench.settings.checkpoint).offsets.values()) == 6
+    assert bench.waiting() == 0
+
+
+def test_a_stop_in_mid_round_leaves_the_version_and_acknowledges_what_was_read(
+    bench: Bench, png: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Learner.learn
+
+    def stopping(self: Learner, *args: object, **kwargs: object) -> object:
+        bench.stop.set()
+        return original(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    bench.send(pictures(png, 16))
+    monkeypatch.setattr(Learner, "learn", stopping)
+    bench.worker.run()
+    assert bench.observer.rounds == ["stopped"]
+    assert bench.serving == 0
+    saved = checkpoints.load(bench.settings.checkpoint)
+    assert (saved.rounds, saved.new_images, len(saved.window)) == (0, 16, 16)
+
+
+def test_a_round_that_fails_keeps_the_version_and_the_worker_goes_on(
+    bench: Bench, png: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise NonFiniteStepError("NaN")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "learn", fail)
+        bench.send(pictures(png, 16))
+        drain(bench.worker)
+    assert (bench.observer.rounds, bench.serving) == (["failed"], 0)
+    bench.send(pictures(png, 16, start=16))
+    drain(bench.worker)
+    assert (bench.observer.rounds, bench.serving) == (["failed", "promoted"], 1)
+
+
+def test_a_refused_candidate_changes_nothing_and_is_kept_with_its_reason(
+    prepared: Settings, png: Callable[[int], bytes]
+) -> None:
+    guard = prepared.guard.model_copy(update={"marginal_entropy_kept": 1.0})
+    learn = prepared.learn.model_copy(
+        update={"objective": "entropy-minimisation", "learning_rate": 0.5, "passes": 20.0}
+    )
+    bench = Bench(prepared.model_copy(update={"guard": guard, "learn": learn}))
+    bench.send(pictures(png, 16))
+    drain(bench.worker)
+    assert (bench.observer.rounds, bench.serving) == (["refused"], 0)
+    (folder,) = bench.ready.store.refused()
+    assert "marginal_collapsed" in json.loads((folder / "reason.json").read_text())["reasons"]
+
+
+def test_every_round_is_told_on_the_events_topic(bench: Bench, png: Callable[[int], bytes]) -> None:
+    bench.send(pictures(png, 16))
+    drain(bench.worker)
+    (event,) = bench.all_of("model.events")
+    content = json.loads(event.value)
+    assert (content["event"], content["version"], content["parent"]) == ("promoted", 1, 0)
+
+
+def test_after_a_rollback_the_next_round_starts_from_the_version_that_serves(
+    bench: Bench, png: Callable[[int], bytes]
+) -> None:
+    bench.send(pictures(png, 16))
+    drain(bench.worker)
+    bench.ready.pointer.force(0)
+    bench.send(pictures(png, 16, start=16))
+    drain(bench.worker)
+    assert bench.ready.store.manifest(2).parent == 0
