@@ -79,8 +79,8 @@ class LearnSettings(_Section):
     round_images: int = Field(256, ge=2, description="New images that start a round.")
     window_images: int = Field(512, ge=2, description="Most recent images a round learns from.")
     passes: float = Field(2.0, gt=0, description="How often a round sees each image of the window.")
-    batch_images: int = Field(64, ge=2, description="Images per optimizer step.")
-    learning_rate: float = Field(1e-3, ge=0, description="Of the norm parameters.")
+    batch_images: int = Field(32, ge=2, description="Images per optimizer step.")
+    learning_rate: float = Field(1e-2, ge=0, description="Of the norm parameters.")
     context_learning_rate: float = Field(1e-3, ge=0, description="Of the prompt context.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD.")
     weight_temperature: float = Field(
@@ -120,7 +120,7 @@ class OodSettings(_Section):
     """How unknown images are told."""
 
     score: Literal["msp", "mcm", "energy", "max_logit", "entropy"] = Field(
-        "msp", description="Which score."
+        "energy", description="Which score."
     )
     accepted: float = Field(
         0.95, gt=0, lt=1, description="Share of the window's images the threshold accepts."

@@ -123,8 +123,9 @@ class Worker:
 
     def run_once(self, now: float) -> Tick:
         """One turn: read, learn when a round is due, checkpoint and commit when something is new."""
+        wanted = min(POLL_MESSAGES, max(1, self._settings.learn.round_images - self._new_images))
         messages = self._consumer.poll(
-            max_messages=POLL_MESSAGES, max_bytes=POLL_BYTES, timeout_s=POLL_TIMEOUT_S
+            max_messages=wanted, max_bytes=POLL_BYTES, timeout_s=POLL_TIMEOUT_S
         )
         dead = self._receive(messages) if messages else 0
         self._parts.observer.waiting(self._consumer.lag())

@@ -1,0 +1,318 @@
+"""The command line. Exit codes: 0 done, 1 the work failed, 2 wrong use. It knows nothing of how it is done.
+
+Torch is imported only inside the commands that learn or export, so that the others start at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from prometheus_client import CollectorRegistry, start_http_server
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from adaptsvc import config
+from adaptsvc.classify import Row, classify_by, classify_here, current_predictor
+from adaptsvc.config import Settings
+from adaptsvc.errors import AdaptsvcError, ConfigError
+from adaptsvc.metrics import Observer, PrometheusObserver
+from adaptsvc.processes import (
+    Child,
+    service_command,
+    service_environment,
+    stop_all,
+    worker_command,
+)
+from adaptsvc.versions.manifest import Manifest
+from adaptsvc.versions.pointer import FilePointer
+from adaptsvc.versions.store import VersionStore
+from streams.errors import StreamError
+from streams.replay import file_messages, image_files, send
+from streams.sqlite import SqliteLog
+from streams.topics import load_topics
+
+log = logging.getLogger(__name__)
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+RESTART_S, WATCH_S = 2.0, 0.5
+DONE, FAILED, WRONG_USE = 0, 1, 2
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A CLIP classifier service that keeps learning from the unlabeled images it sees.",
+)
+versions = typer.Typer(no_args_is_help=True, help="The history of versions.")
+app.add_typer(versions, name="versions")
+
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+def main() -> None:
+    """Run a command; errors of ours become one line and an exit code."""
+    try:
+        app()
+    except ConfigError as exc:
+        _say(f"error: {exc}")
+        sys.exit(WRONG_USE)
+    except (AdaptsvcError, StreamError) as exc:
+        _say(f"error: {exc}")
+        sys.exit(FAILED)
+
+
+@app.command(epilog='Example: ADAPTSVC_CLASSES=\'["cat","dog"]\' adaptsvc up')
+def up() -> None:
+    """Start the service and the worker, and keep them running until Ctrl-C."""
+    settings = _read()
+    _refuse_open_network(settings)
+    stop = _stop_on_signals()
+    service = Child.start("service", service_command(settings), service_environment(settings))
+    children = [service, Child.start("worker", worker_command(), {})]
+    _say(
+        f"http://{settings.serve.host}:{settings.serve.port} (home {settings.home}); Ctrl-C ends it"
+    )
+    try:
+        while not stop.wait(WATCH_S) and service.running:
+            if not children[-1].running:
+                log.error(
+                    "the worker ended with %s; it starts again", children[-1].process.returncode
+                )
+                stop.wait(RESTART_S)
+                children[-1] = Child.start("worker", worker_command(), {})
+    finally:
+        stop_all(children)
+    if not stop.is_set():
+        raise AdaptsvcError(f"the service ended by itself with status {service.process.returncode}")
+
+
+@app.command(epilog="Example: ADAPTSVC_SERVE__PORT=8080 adaptsvc serve")
+def serve() -> None:
+    """Start the service alone."""
+    settings = _read()
+    _refuse_open_network(settings)
+    command = service_command(settings)
+    os.execve(command[0], command, {**os.environ, **service_environment(settings)})
+
+
+@app.command(epilog="Example: ADAPTSVC_LEARN__ROUND_IMAGES=512 adaptsvc worker")
+def worker() -> None:
+    """Start the worker alone: learn from the stream until told to stop."""
+    settings = _read()
+    stop = _stop_on_signals()
+    os.nice(settings.learn.niceness)
+    observer = Observer()
+    if settings.learn.metrics_port:
+        registry = CollectorRegistry()
+        observer = PrometheusObserver(registry)
+        start_http_server(settings.learn.metrics_port, settings.serve.host, registry)
+    from adaptsvc.bootstrap import build_worker  # loads torch
+
+    build_worker(settings, observer, stop).run()
+
+
+@app.command(epilog="Example: adaptsvc classify photo.jpg --classes cat,dog,car")
+def classify(
+    files: Annotated[list[Path], typer.Argument(help="Images.")],
+    classes: Annotated[str, typer.Option(help="Class names, separated by commas.")] = "",
+    url: Annotated[str, typer.Option(help="Ask a running service instead.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say what is in images: by the serving version, by other class names, or by a service."""
+    if url and classes:
+        raise ConfigError(
+            "got --url and --classes; the service has its own classes: give one of them"
+        )
+    rows = classify_by(url.rstrip("/"), files) if url else _classify_here(files, classes)
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
+    else:
+        _table(
+            "",
+            ("file", "label", "confidence", "OOD score", "version"),
+            [_cells(row) for row in rows],
+        )
+    if any(row.error for row in rows):
+        raise typer.Exit(FAILED)
+
+
+@app.command(epilog="Example: adaptsvc replay ./photos --rate 20")
+def replay(
+    folder: Annotated[Path, typer.Argument(help="Its image files are sent, subfolders included.")],
+    topic: Annotated[str, typer.Option(help="Where to.")] = "images.unlabeled",
+    rate: Annotated[float, typer.Option(min=0, help="Images a second; 0 does not wait.")] = 0,
+) -> None:
+    """Send a folder of images to the stream."""
+    if not (files := image_files(folder)):
+        raise AdaptsvcError(
+            f"{folder} holds no image files; expected .jpg, .png, .webp, .bmp or .gif"
+        )
+    stream = _open_stream(_read())
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("sending", total=len(files))
+        sent = send(
+            stream,
+            topic,
+            file_messages(files, root=folder),
+            rate=rate or float("inf"),
+            sent=lambda count: progress.advance(task, count),
+        )
+    stream.close()
+    typer.echo(f"{sent} images sent to {topic}")
+
+
+@app.command(epilog="Example: ADAPTSVC_MODEL=local-dir:/models/mine adaptsvc export")
+def export() -> None:
+    """Export the configured model and publish its zero-shot version, if that was not done yet."""
+    settings = _read()
+    with Console(stderr=True).status("loading and exporting the model"):
+        from adaptsvc.bootstrap import prepare  # loads torch
+
+        ready = prepare(settings)
+    typer.echo(f"base {ready.encoder.base.digest[:12]} ({ready.encoder.base.swap} swap)")
+    typer.echo(f"version {ready.pointer.read().version} serves")
+
+
+@app.command(epilog="Example: adaptsvc demo --seed 1")
+def demo(
+    seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
+    out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("reports/demo"),
+    keep: Annotated[bool, typer.Option(help="Leave it running until Ctrl-C.")] = False,
+    color: Annotated[bool, typer.Option(help="Colours in the table.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Show the whole loop on real images: clothing photos stream past, the service learns."""
+    from adaptsvc.demo.run import run_demo
+
+    stop = _stop_on_signals()
+    console = Console(no_color=not color, stderr=as_json)
+    summary = run_demo(seed=seed, out=out, keep=keep, console=console, stop=stop)
+    if as_json:
+        typer.echo(json.dumps(summary, indent=1))
+    if stop.is_set() and not keep:
+        raise typer.Exit(FAILED)
+
+
+@versions.command("list", epilog="Example: adaptsvc versions list --json")
+def list_versions(as_json: AsJson = False) -> None:
+    """Every version, and which serves."""
+    settings = _read()
+    store, current = VersionStore(settings.store), FilePointer(settings.pointer).read().version
+    manifests = [store.manifest(version) for version in store.ids()]
+    if as_json:
+        listed = [{**m.model_dump(mode="json"), "serving": m.id == current} for m in manifests]
+        typer.echo(json.dumps(listed, indent=1))
+        return
+    _table(
+        "",
+        ("version", "serving", "parent", "method", "agreement", "temperature", "created"),
+        [_version_cells(manifest, current) for manifest in manifests],
+    )
+
+
+@versions.command("show", epilog="Example: adaptsvc versions show 3")
+def show_version(version: int) -> None:
+    """One version's manifest; every file of it is verified."""
+    manifest = VersionStore(_read().store).load(version).manifest
+    typer.echo(manifest.model_dump_json(indent=1))
+
+
+@versions.command("activate", epilog="Example: adaptsvc versions activate 0")
+def activate(version: int) -> None:
+    """Make a version serve; the next round starts from it."""
+    settings = _read()
+    VersionStore(settings.store).load(version)
+    FilePointer(settings.pointer).force(version)
+    typer.echo(f"version {version} serves from now on")
+
+
+def _read() -> Settings:
+    settings = config.read()
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for name in ("adaptsvc", "streams"):
+        logging.getLogger(name).setLevel(settings.log_level)
+    return settings
+
+
+def _refuse_open_network(settings: Settings) -> None:
+    if settings.serve.host not in LOOPBACK:
+        raise ConfigError(
+            f"serve.host is {settings.serve.host!r}; there are no API keys yet, so only "
+            f"{', '.join(LOOPBACK)} are served: put an authenticating proxy in front"
+        )
+
+
+def _stop_on_signals() -> threading.Event:
+    """Set by the first SIGTERM or SIGINT; the second ends the process at once."""
+    stop = threading.Event()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(FAILED)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    return stop
+
+
+def _open_stream(settings: Settings) -> SqliteLog:
+    settings.home.mkdir(parents=True, exist_ok=True)
+    return SqliteLog(settings.stream_file, load_topics())
+
+
+def _classify_here(files: list[Path], classes: str) -> list[Row]:
+    names = [name.strip() for name in classes.split(",") if name.strip()]
+    settings = config.read(**({"classes": names} if names else {}))
+    predictor = None if names else current_predictor(settings)
+    if predictor is None:
+        with Console(stderr=True).status(
+            "loading the model (the first time it is exported, about 20 s)"
+        ):
+            from adaptsvc.bootstrap import zero_shot_predictor  # loads torch
+
+            predictor = zero_shot_predictor(settings)
+    return classify_here(files, predictor, settings)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    if row.error:
+        return row.file, f"error: {row.error}", "", "", ""
+    ood = f"{row.ood_score:.3f}" + {True: " (unknown)", False: "", None: ""}[row.is_ood]
+    return row.file, row.label, f"{row.confidence:.3f}", ood, str(row.version)
+
+
+def _version_cells(manifest: Manifest, current: int | None) -> tuple[str, ...]:
+    agreement = manifest.metrics.get("guard_agreement")
+    return (
+        str(manifest.id),
+        "*" if manifest.id == current else "",
+        "" if manifest.parent is None else str(manifest.parent),
+        manifest.method,
+        "" if agreement is None else f"{agreement:.3f}",
+        f"{manifest.calibration.temperature:.3f}",
+        manifest.created_at.isoformat(sep=" ", timespec="seconds"),
+    )
+
+
+def _table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    table = Table(*columns, title=title or None)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)

@@ -1,0 +1,255 @@
+"""Throughput over HTTP against the bare loop inside it: `python -m benchmarks.serving`.
+
+The service is the real one, started as `adaptsvc up` starts it, on loopback, with `lite`. The bare loop
+does what no service can save, decoding (our decoder) and ONNX Runtime, in threads of this process: one per
+core with a thread each inside the runtime, or one with all cores inside; the better of the two counts. At
+concurrency 1 the service can use one core, so there it is held against one bare thread.
+
+The client shares the cores with the service, so it is a bare one: keep-alive sockets in one asyncio loop,
+requests made up in advance, answers not parsed beyond status and length. What CPU it takes is in the table.
+Service and bare loop take turns within each run; a ratio is of neighbours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+
+from adaptsvc import config
+from adaptsvc.config import Settings
+from adaptsvc.images import ImageLimits, decode
+from adaptsvc.processes import Child, service_command, service_environment, settings_environment
+from adaptsvc.serving.encoder import Encoder, Runtime, build
+from adaptsvc.versions.store import VersionStore
+from benchmarks.figures import Figure, Target, at_least, at_most, percentile, publish, ratios
+from benchmarks.homes import stage
+from benchmarks.pictures import pictures
+
+CONCURRENCIES, TARGETED = (1, 8, 32), 8
+THROUGHPUT_RATIO = 0.7
+PICTURES = 64
+READY_TIMEOUT_S, REPLY_TIMEOUT_S = 60.0, 30.0
+HOST = "127.0.0.1"
+HEADERS_END, LENGTH, FINE = b"\r\n\r\n", b"content-length:", b"HTTP/1.1 200"
+CORES = len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What one stretch of load came to; a failed request is not among the latencies."""
+
+    seconds: float
+    latencies_ms: list[float]
+    failed: int
+    client_cpu_s: float
+
+    @property
+    def rate(self) -> float:
+        """Answered requests per second."""
+        return len(self.latencies_ms) / self.seconds
+
+    @property
+    def client_ms(self) -> float:
+        """The client's CPU time per answered request."""
+        return 1000 * self.client_cpu_s / max(1, len(self.latencies_ms))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The stretches of one run: pictures per second of the bare loops, and the service by concurrency."""
+
+    bare: dict[tuple[int, int], float]
+    service: dict[int, Stretch]
+
+    def ceiling(self, concurrency: int) -> float:
+        """What the bare loop does with the cores that so many requests can use."""
+        if concurrency == 1:
+            return self.bare[1, 1]
+        return max(self.bare[CORES, 1], self.bare[1, CORES])
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Where a stretch ends, whichever comes first."""
+
+    seconds: float
+    requests: int
+
+
+def bare_rate(encoder: Encoder, threads: int, images: Sequence[bytes], seconds: float) -> float:
+    """Pictures per second of so many threads that decode and embed, one picture at a time."""
+    limits, stop = ImageLimits(), threading.Event()
+
+    def loop(first: int) -> int:
+        done = 0
+        while not stop.is_set():
+            data = images[(first + done) % len(images)]
+            encoder.embed(decode(data, encoder.base.preprocess, limits)[None])
+            done += 1
+        return done
+
+    with ThreadPoolExecutor(threads) as pool:
+        started = time.perf_counter()
+        loops = [pool.submit(loop, 7 * number) for number in range(threads)]
+        time.sleep(seconds)
+        stop.set()
+        return sum(each.result() for each in loops) / (time.perf_counter() - started)
+
+
+async def load(port: int, requests: Sequence[bytes], concurrency: int, bounds: Bounds) -> Stretch:
+    """So many connections, each with one request on its way at any time."""
+    latencies: list[float] = []
+    failed = 0
+    turn = iter(range(bounds.requests))
+    cpu, started = time.process_time(), time.perf_counter()
+
+    async def connection() -> None:
+        nonlocal failed
+        reader, writer = await asyncio.open_connection(HOST, port)
+        with closing(writer):
+            for number in turn:
+                if (sent := time.perf_counter()) - started > bounds.seconds:
+                    return
+                writer.write(requests[number % len(requests)])
+                if await asyncio.wait_for(_is_answered(reader), REPLY_TIMEOUT_S):
+                    latencies.append(1000 * (time.perf_counter() - sent))
+                else:
+                    failed += 1
+
+    ends = await asyncio.gather(*(connection() for _ in range(concurrency)), return_exceptions=True)
+    failed += sum(isinstance(end, (OSError, EOFError, TimeoutError)) for end in ends)
+    seconds = time.perf_counter() - started
+    return Stretch(seconds, latencies, failed, time.process_time() - cpu)
+
+
+async def _is_answered(reader: asyncio.StreamReader) -> bool:
+    """Read one response; whether its status is 200."""
+    head = await reader.readuntil(HEADERS_END)
+    fields = head.lower().partition(LENGTH)[2]
+    await reader.readexactly(int(fields.partition(b"\r\n")[0]))
+    return head.startswith(FINE)
+
+
+def requests_of(images: Sequence[bytes], port: int) -> list[bytes]:
+    """The bytes of one request per picture."""
+    head = f"POST /v1/classify HTTP/1.1\r\nHost: {HOST}:{port}\r\nContent-Type: image/jpeg\r\n"
+    return [f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data for data in images]
+
+
+@contextmanager
+def service(home: Path) -> Iterator[Settings]:
+    """The service over a staged home, ready."""
+    overrides = {"home": str(home), "serve.port": str(_free_port())}
+    settings = config.read(home=home, serve={"port": int(overrides["serve.port"])})
+    environment = {**settings_environment(overrides), **service_environment(settings)}
+    child = Child.start("service", service_command(settings), environment, home / "service.log")
+    try:
+        _wait(child, settings)
+        yield settings
+    finally:
+        child.stop()
+
+
+def _wait(child: Child, settings: Settings) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if not child.running:
+            break
+        with closing(HTTPConnection(HOST, settings.serve.port, timeout=5)) as connection:
+            try:
+                connection.request("GET", "/readyz")
+                if connection.getresponse().status == 200:
+                    return
+            except OSError:
+                pass
+        time.sleep(0.2)
+    words = (settings.home / "service.log").read_text(errors="replace")[-2000:]
+    raise SystemExit(f"the service did not become ready; its last words:\n{words}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def measure(home: Path, images: Sequence[bytes], runs: int, bounds: Bounds) -> list[Run]:
+    """Bare loops and service in turns."""
+    store = VersionStore(config.read(home=home).store)
+    base = store.base(store.manifest(0).base)
+    shapes = dict.fromkeys([(CORES, 1), (1, CORES), (1, 1)])
+    encoders = {threads: build(base, {}, Runtime("cpu", threads)) for _, threads in shapes}
+    found = []
+    with service(home) as settings:
+        port = settings.serve.port
+        requests = requests_of(images, port)
+        asyncio.run(load(port, requests, TARGETED, Bounds(bounds.seconds, 100)))  # warm
+        for _ in range(runs):
+            bare = {
+                (threads, inside): bare_rate(encoders[inside], threads, images, bounds.seconds)
+                for threads, inside in shapes
+            }
+            served = {c: asyncio.run(load(port, requests, c, bounds)) for c in CONCURRENCIES}
+            found.append(Run(bare, served))
+    return found
+
+
+def figures_of(runs: Sequence[Run]) -> list[Figure]:
+    """The lines of the table."""
+    figures = [
+        Figure(
+            f"bare: {threads} x {inside} threads", [run.bare[threads, inside] for run in runs], "/s"
+        )
+        for threads, inside in runs[0].bare
+    ]
+    for concurrency in CONCURRENCIES:
+        stretches = [run.service[concurrency] for run in runs]
+        rates = [stretch.rate for stretch in stretches]
+        target: Target | None = at_least(THROUGHPUT_RATIO) if concurrency == TARGETED else None
+        shares = ratios(rates, [run.ceiling(concurrency) for run in runs])
+        against = "1 bare thread" if concurrency == 1 else "best bare"
+        name = f"HTTP, {concurrency} at once"
+        figures += [
+            Figure(f"{name}: requests", rates, "/s"),
+            Figure(f"{name}: of {against}", shares, "x", target),
+            Figure(f"{name}: median", [percentile(s.latencies_ms, 0.5) for s in stretches], "ms"),
+            Figure(f"{name}: p99", [percentile(s.latencies_ms, 0.99) for s in stretches], "ms"),
+            Figure(f"{name}: failed", [float(s.failed) for s in stretches], "", at_most(0)),
+            Figure(f"{name}: CPU of the client", [s.client_ms for s in stretches], "ms"),
+        ]
+    return figures
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
+    parser.add_argument("--images", type=Path, help="folder of JPEGs; made up without")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each stretch, at most")
+    parser.add_argument("--requests", type=int, default=5000, help="of each stretch, at most")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    args = parser.parse_args(arguments)
+    images = pictures(args.images, PICTURES)
+    with tempfile.TemporaryDirectory(prefix="adaptsvc-bench-") as folder:
+        home = Path(folder)
+        stage(home, "lite")
+        runs = measure(home, images, args.runs, Bounds(args.seconds, args.requests))
+    size_kb = sum(map(len, images)) / len(images) / 1000
+    title = f"classify over HTTP, lite, {len(images)} JPEGs of {size_kb:.0f} kB"
+    publish(title, figures_of(runs), args.json)
+
+
+if __name__ == "__main__":
+    main()

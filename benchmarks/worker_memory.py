@@ -1,0 +1,128 @@
+"""Whether rounds leak: RSS of a real worker after each of many small rounds, in this process.
+
+`python -m benchmarks.worker_memory`: the worker as `adaptsvc worker` builds it, over a SQLite log in a
+temporary home, with small rounds so that many fit in minutes. The slope is a least-squares line through
+the rounds after the first few, which fill caches and the window.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from adaptsvc import config
+from adaptsvc.bootstrap import build_worker, open_log
+from adaptsvc.config import Settings
+from adaptsvc.metrics import Observer
+from adaptsvc.worker import IMAGES, Worker
+from benchmarks.figures import Figure, at_most, publish
+from benchmarks.memory import resident_mib, settle
+from benchmarks.pictures import pictures
+from streams.message import NewMessage
+
+ROUND_IMAGES, WINDOW_IMAGES, BATCH_IMAGES = 16, 32, 8
+SETTLING_ROUNDS = 10
+PICTURES = 64
+THREADS = 1  # a busy machine slows two that wait for each other many times over
+TURNS = 20  # of the loop, for one round
+SURE = 2.0  # standard errors
+
+
+def small(home: Path) -> Settings:
+    """Settings of small rounds."""
+    return config.read(
+        home=home,
+        log_level="WARNING",
+        learn={
+            "round_images": ROUND_IMAGES,
+            "window_images": WINDOW_IMAGES,
+            "batch_images": BATCH_IMAGES,
+            "passes": 1.0,
+            "threads": THREADS,
+        },
+    )
+
+
+def one_round(worker: Worker) -> str:
+    """Turn the loop until a round is over; how it ended."""
+    for _ in range(TURNS):
+        decision = worker.run_once(time.time()).decision
+        if decision is not None:
+            return decision.outcome
+    raise SystemExit("no round came about; is the stream empty, or did the round fail?")
+
+
+def run(home: Path, rounds: int) -> tuple[list[float], Counter[str], float]:
+    """RSS after each round, how the rounds ended, and RSS with freed pages handed back."""
+    settings = small(home)
+    stream, images = open_log(settings), pictures(None, PICTURES)
+    worker = build_worker(settings, Observer(), threading.Event())
+    worker.restore()
+    resident, outcomes = [], Counter[str]()
+    for number in range(rounds):
+        first = number * ROUND_IMAGES
+        names = range(first, first + ROUND_IMAGES)
+        new = [NewMessage(f"image-{name}", images[name % PICTURES]) for name in names]
+        stream.append(IMAGES, new)
+        outcomes[one_round(worker)] += 1
+        resident.append(resident_mib())
+    stream.close()
+    return resident, outcomes, settle()
+
+
+def slope(values: Sequence[float]) -> tuple[float, float]:
+    """Least-squares slope per step, and its standard error.
+
+    Example:
+        >>> slope([1.0, 3.0, 5.0, 7.0])
+        (2.0, 0.0)
+    """
+    steps = np.arange(len(values)) - (len(values) - 1) / 2
+    centred = np.asarray(values) - np.mean(values)
+    spread = float(steps @ steps)
+    found = float(steps @ centred) / spread
+    residuals = centred - found * steps
+    error = float(np.sqrt(residuals @ residuals / (len(values) - 2) / spread))
+    return found, error
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.worker_memory", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    args = parser.parse_args(arguments)
+    if args.rounds < SETTLING_ROUNDS + 3:
+        parser.error(f"--rounds is {args.rounds}; expected at least {SETTLING_ROUNDS + 3}")
+    logging.basicConfig(level=logging.WARNING)
+    with tempfile.TemporaryDirectory(prefix="adaptsvc-bench-") as folder:
+        resident, outcomes, settled = run(Path(folder), args.rounds)
+    rise, error = slope(resident[SETTLING_ROUNDS:])
+    ended = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    flat = at_most(SURE * error)
+    figures = [
+        Figure("RSS after the first round", resident[:1], "MiB"),
+        Figure(f"RSS after round {SETTLING_ROUNDS}", resident[SETTLING_ROUNDS - 1 :][:1], "MiB"),
+        Figure(f"RSS after round {args.rounds}", resident[-1:], "MiB"),
+        Figure("the same, freed pages handed back", [settled], "MiB"),
+        Figure(
+            f"RSS after rounds {SETTLING_ROUNDS + 1} to {args.rounds}",
+            resident[SETTLING_ROUNDS:],
+            "MiB",
+        ),
+        Figure("slope over those", [rise], "MiB/round", flat),
+        Figure("its standard error", [error], "MiB/round"),
+    ]
+    publish(f"memory of the worker, {args.rounds} rounds ({ended})", figures, args.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Claims about the command line: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from adaptsvc.classify import classify_by, classify_here, current_predictor
+from adaptsvc.config import Settings
+from adaptsvc.errors import AdaptsvcError
+from adaptsvc.processes import Child, stop_all
+from adaptsvc.versions.pointer import FilePointer
+
+ONE = pytest.mark.parametrize("tiny_directory", ["resnet"], indirect=True)
+
+
+def run(
+    settings: Settings, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "adaptsvc", *arguments],
+        env={
+            **os.environ,
+            "ADAPTSVC_HOME": str(settings.home),
+            "ADAPTSVC_MODEL": settings.model,
+            "ADAPTSVC_CLASSES": json.dumps(settings.classes),
+            "COLUMNS": "200",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def photo(tmp_path: Path, png: Callable[[int], bytes]) -> Path:
+    file = tmp_path / "photo.png"
+    file.write_bytes(png(0))
+    return file
+
+
+@ONE
+def test_classify_prints_label_confidence_score_and_version(
+    prepared: Settings, photo: Path
+) -> None:
+    done = run(prepared, "classify", str(photo), "--json")
+    assert done.returncode == 0
+    (row,) = json.loads(done.stdout)
+    assert row["label"] in prepared.classes
+    assert 0 < row["confidence"] <= 1
+    assert (row["version"], row["error"]) == (0, "")
+
+
+@ONE
+def test_classify_takes_other_class_names(prepared: Settings, photo: Path) -> None:
+    done = run(prepared, "classify", str(photo), "--classes", "tree, house,boat", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)[0]["label"] in {"tree", "house", "boat"}
+
+
+@ONE
+def test_a_file_that_is_no_image_is_named_in_its_row_and_the_status_is_1(
+    prepared: Settings, photo: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "notes.jpg"
+    bad.write_text("notes")
+    done = run(prepared, "classify", str(photo), str(bad))
+    assert done.returncode == 1
+    assert "not a format we read" in done.stdout.replace("\n", " ")
+    assert photo.name in done.stdout.replace("\n", "")
+
+
+@ONE
+def test_wrong_use_is_status_2_and_names_the_key(prepared: Settings) -> None:
+    done = run(prepared, "versions", "list", ADAPTSVC_LEARN__ROUND_IMAGES="none")
+    assert done.returncode == 2
+    assert "learn.round_images" in done.stderr
+    assert run(prepared, "versions", "list", ADAPTSVC_LERN__PASSES="1").returncode == 2
+    assert run(prepared, "classify").returncode == 2
+
+
+@ONE
+def test_the_service_refuses_to_listen_on_the_open_network(prepared: Settings) -> None:
+    done = run(prepared, "serve", ADAPTSVC_SERVE__HOST="0.0.0.0")
+    assert done.returncode == 2
+    assert "0.0.0.0" in done.stderr
+
+
+@ONE
+def test_versions_are_listed_shown_and_activated(prepared: Settings) -> None:
+    (listed,) = json.loads(run(prepared, "versions", "list", "--json").stdout)
+    assert (listed["id"], listed["method"], listed["serving"]) == (0, "zero-shot", True)
+    assert json.loads(run(prepared, "versions", "show", "0").stdout)["id"] == 0
+    before = FilePointer(prepared.pointer).read().sequence
+    assert run(prepared, "versions", "activate", "0").returncode == 0
+    assert FilePointer(prepared.pointer).read().sequence == before + 1
+    missing = run(prepared, "versions", "activate", "7")
+    assert missing.returncode == 1
+    assert "version 7" in missing.stderr
+
+
+@ONE
+def test_replay_sends_a_folder_and_says_how_many(prepared: Settings, photo: Path) -> None:
+    done = run(prepared, "replay", str(photo.parent))
+    assert done.returncode == 0
+    assert done.stdout == "1 images sent to images.unlabeled\n"
+    assert run(prepared, "replay", str(prepared.store)).returncode == 1
+
+
+@ONE
+def test_export_finds_what_is_there(prepared: Settings) -> None:
+    done = run(prepared, "export")
+    assert done.returncode == 0
+    assert "session swap" in done.stdout
+    assert "version 0 serves" in done.stdout
+
+
+@ONE
+def test_rows_of_the_library_are_those_of_the_command(prepared: Settings, photo: Path) -> None:
+    predictor = current_predictor(prepared)
+    assert predictor is not None
+    (row,) = classify_here([photo], predictor, prepared)
+    (printed,) = json.loads(run(prepared, "classify", str(photo), "--json").stdout)
+    assert (printed["label"], printed["confidence"]) == (row.label, pytest.approx(row.confidence))
+
+
+def test_a_service_that_is_not_there_is_named(photo: Path) -> None:
+    with pytest.raises(AdaptsvcError, match="is 'adaptsvc up' running"):
+        classify_by("http://127.0.0.1:9", [photo])
+
+
+def test_stopping_children_ends_also_what_they_started(tmp_path: Path) -> None:
+    code = (
+        "import subprocess, sys; "
+        "inner = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
+        "print(inner.pid, flush=True); inner.wait()"
+    )
+    log = tmp_path / "log"
+    child = Child.start("parent", [sys.executable, "-c", code], {}, log)
+    while not log.read_text().strip():
+        time.sleep(0.05)
+    stop_all([child], grace_s=2)
+    assert not child.running
+    deadline = time.monotonic() + 10
+    while _computing(int(log.read_text())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _computing(int(log.read_text()))
+
+
+def _computing(process: int) -> bool:
+    """Whether a process exists and is no zombie waiting to be reaped."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_child_that_ignores_the_signal_is_killed_after_the_grace_time(tmp_path: Path) -> None:
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('on', flush=True); time.sleep(60)"
+    log = tmp_path / "log"
+    child = Child.start("stubborn", [sys.executable, "-c", code], {}, log)
+    while "on" not in log.read_text():
+        time.sleep(0.05)
+    assert child.stop(grace_s=0.3) == -signal.SIGKILL

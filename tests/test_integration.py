@@ -1,0 +1,281 @@
+"""Claims about the whole, with real processes: service, worker, stream and store on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from adaptsvc import config
+from adaptsvc.checkpoint import load as load_checkpoint
+from adaptsvc.config import Settings
+from adaptsvc.processes import (
+    Child,
+    service_command,
+    service_environment,
+    settings_environment,
+    worker_command,
+)
+from adaptsvc.versions.pointer import FilePointer
+from streams.message import NewMessage, TopicPartition
+from streams.sqlite import SqliteLog
+from streams.topics import load_topics
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.parametrize("tiny_directory", ["resnet"], indirect=True),  # BatchNorm, as lite
+]
+RAW = {"content-type": "image/png"}
+
+
+@dataclass
+class System:
+    """A service and a worker on one home, as `adaptsvc up` runs them."""
+
+    settings: Settings
+    environment: dict[str, str]
+    children: list[Child] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.settings.serve.port}"
+
+    def start_service(self) -> Child:
+        environment = {**self.environment, **service_environment(self.settings)}
+        return self._start("service", service_command(self.settings), environment)
+
+    def start_worker(self) -> Child:
+        return self._start("worker", worker_command(), self.environment)
+
+    def _start(self, name: str, command: list[str], environment: dict[str, str]) -> Child:
+        child = Child.start(name, command, environment, self.settings.home / f"{name}.log")
+        self.children.append(child)
+        return child
+
+    def wait(self, holds: Callable[[], bool], what: str, timeout_s: float = 90) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not holds():
+            if time.monotonic() > deadline:
+                logs = [
+                    p.read_text(errors="replace")[-2000:] for p in self.settings.home.glob("*.log")
+                ]
+                pytest.fail(f"not within {timeout_s} s: {what}\n" + "\n".join(logs))
+            time.sleep(0.1)
+
+    def ready(self) -> bool:
+        try:
+            return httpx.get(self.url + "/readyz").is_success
+        except httpx.TransportError:
+            return False
+
+    def classify(self, data: bytes) -> httpx.Response:
+        return httpx.post(self.url + "/v1/classify", content=data, headers=RAW, timeout=20)
+
+    def serving(self) -> int:
+        return int(httpx.get(self.url + "/v1/model").json()["model_version"])
+
+    def log(self) -> SqliteLog:
+        return SqliteLog(self.settings.stream_file, load_topics())
+
+
+@pytest.fixture
+def system(prepared: Settings) -> Iterator[System]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    overrides = {
+        "home": str(prepared.home),
+        "model": prepared.model,
+        "classes": json.dumps(prepared.classes),
+        "serve.port": str(port),
+        "serve.poll_interval_s": "0.1",
+        "learn.round_images": "16",
+        "learn.window_images": "32",
+        "learn.batch_images": "8",
+        "learn.passes": "1",
+        "learn.niceness": "0",
+    }
+    serve = prepared.serve.model_copy(update={"port": port})
+    system = System(prepared.model_copy(update={"serve": serve}), settings_environment(overrides))
+    yield system
+    for child in system.children:
+        child.stop(5)
+
+
+def test_images_streamed_past_become_a_version_that_serves(
+    system: System, png: Callable[[int], bytes]
+) -> None:
+    system.start_service()
+    system.start_worker()
+    system.wait(system.ready, "the service is ready")
+    assert system.classify(png(0)).json()["model_version"] == 0
+    log = system.log()
+    log.append("images.unlabeled", [NewMessage(f"i{n}", png(n)) for n in range(16)])
+    system.wait(lambda: system.serving() == 1, "version 1 serves")
+    assert system.classify(png(0)).json()["model_version"] == 1
+    metrics = httpx.get(system.url + "/metrics").text
+    assert "adaptsvc_predictions_total" in metrics
+    assert 'adaptsvc_swaps_total{outcome="ok"} 2.0' in metrics
+    log.close()
+
+
+def test_a_worker_killed_in_mid_round_loses_no_message_and_the_service_answers_on(
+    system: System, png: Callable[[int], bytes]
+) -> None:
+    """A long first round is killed; the restarted worker reads every message again and learns."""
+    system.environment["ADAPTSVC_LEARN__PASSES"] = "100000"
+    system.start_service()
+    worker = system.start_worker()
+    system.wait(system.ready, "the service is ready")
+    log = system.log()
+    log.append("images.unlabeled", [NewMessage(f"i{n}", png(n)) for n in range(16)])
+    log.append("images.unlabeled", [NewMessage("bad", b"no image")])
+    partitions = load_topics().partitions(["images.unlabeled"])
+    worker_log = system.settings.home / "worker.log"
+    system.wait(lambda: "round 1 starts" in worker_log.read_text(), "the worker is in its round")
+    os.kill(worker.process.pid, signal.SIGKILL)
+    worker.process.wait()
+    assert system.classify(png(0)).json()["model_version"] == 0
+    assert FilePointer(system.settings.pointer).read().version == 0
+    system.environment["ADAPTSVC_LEARN__PASSES"] = "1"
+    system.start_worker()
+    system.wait(lambda: system.serving() == 1, "the restarted worker's version serves")
+    expected = {str(p).replace("[", "/").rstrip("]"): _end(log, p) for p in partitions}
+    system.wait(
+        lambda: _read_so_far(system.settings) == {k: v for k, v in expected.items() if v},
+        "every message is in the checkpoint",
+    )
+    letters = log.read(TopicPartition("images.deadletter", 0), offset=0, limit=10)
+    assert {letter.key for letter in letters} == {"bad"}
+    log.close()
+
+
+def test_sigterm_lets_the_worker_checkpoint_and_exit_with_0(
+    system: System, png: Callable[[int], bytes]
+) -> None:
+    worker = system.start_worker()
+    log = system.log()
+    log.append("images.unlabeled", [NewMessage(f"i{n}", png(n)) for n in range(5)])
+    system.wait(lambda: sum(_read_so_far(system.settings).values()) == 5, "five images are read")
+    worker.process.terminate()
+    assert worker.process.wait(20) == 0
+    log.close()
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "delta.safetensors", "head.safetensors"])
+def test_a_service_refuses_an_altered_version_says_why_and_serves_the_old_one(
+    system: System, png: Callable[[int], bytes], name: str
+) -> None:
+    worker = system.start_worker()
+    log = system.log()
+    log.append("images.unlabeled", [NewMessage(f"i{n}", png(n)) for n in range(16)])
+    pointer = FilePointer(system.settings.pointer)
+    system.wait(lambda: pointer.read().version == 1, "version 1 is promoted")
+    worker.stop()
+    pointer.force(0)
+    system.start_service()
+    system.wait(system.ready, "the service is ready")
+    path = system.settings.store / "versions" / "000001" / name
+    path.write_bytes(path.read_bytes()[:-7])
+    pointer.force(1)
+    system.wait(
+        lambda: httpx.get(system.url + "/v1/model").json()["refused"] is not None, "it is refused"
+    )
+    body = httpx.get(system.url + "/v1/model").json()
+    assert body["model_version"] == 0
+    assert "version 1" in body["refused"]
+    assert system.classify(png(0)).json()["model_version"] == 0
+    log.close()
+
+
+def test_two_service_processes_follow_the_pointer_and_add_up_their_metrics(
+    system: System, png: Callable[[int], bytes]
+) -> None:
+    serve = system.settings.serve.model_copy(update={"workers": 2})
+    system.settings = system.settings.model_copy(update={"serve": serve})
+    system.start_service()
+    system.wait(system.ready, "the service is ready")
+    for _ in range(20):
+        with httpx.Client() as client:  # a new connection each, so that both processes get some
+            response = client.post(system.url + "/v1/classify", content=png(0), headers=RAW)
+            assert response.status_code == 200
+    metrics = httpx.get(system.url + "/metrics").text
+    assert "adaptsvc_batch_images_count 20.0" in metrics
+    assert metrics.count("adaptsvc_serving_version{") == 2
+
+
+def test_bad_input_is_a_4xx_naming_the_field_and_the_service_lives(
+    system: System, png: Callable[[int], bytes]
+) -> None:
+    system.start_service()
+    system.wait(system.ready, "the service is ready")
+    header = b"IHDR" + (50_000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
+    start = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d"
+    bomb = start + header + zlib.crc32(header).to_bytes(4, "big")
+    url = system.url + "/v1/classify"
+    jpeg = {"content-type": "image/jpeg"}
+    for response, status, named in [
+        (httpx.post(url, content=b"text", headers=jpeg), 400, "body"),
+        (httpx.post(url, content=b"", headers=jpeg), 400, "body"),
+        (httpx.post(url, content=bomb, headers=RAW), 413, "body"),
+        (httpx.post(url, content=png(0), headers=RAW, params={"top_k": "all"}), 422, "top_k"),
+        (httpx.post(url, json={"url": "http://127.0.0.1"}), 415, "content-type"),
+        (httpx.get(system.url + "/v1/unknown"), 404, "path"),
+    ]:
+        assert (response.status_code, response.json()["error"]["field"]) == (status, named)
+    assert system.classify(png(0)).status_code == 200
+    assert httpx.get(system.url + "/livez").status_code == 200
+
+
+def test_up_starts_both_and_one_signal_ends_both(
+    system: System, png: Callable[[int], bytes]
+) -> None:
+    command = [sys.executable, "-m", "adaptsvc", "up"]
+    supervisor = system._start("up", command, system.environment)
+    system.wait(system.ready, "the service is ready")
+    assert system.classify(png(0)).status_code == 200
+    supervisor.process.send_signal(signal.SIGINT)
+    assert supervisor.process.wait(40) == 0
+    assert not system.ready()
+    assert _processes_of(system.settings.home) == []
+
+
+def _read_so_far(settings: Settings) -> dict[str, int]:
+    return dict(load_checkpoint(settings.checkpoint).offsets)
+
+
+def _end(log: SqliteLog, partition: TopicPartition) -> int:
+    return len(log.read(partition, offset=0, limit=10_000))
+
+
+def _processes_of(home: Path) -> list[int]:
+    """Processes whose environment names this home."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if f"ADAPTSVC_HOME={home}".encode() in environment and int(folder.name) != os.getpid():
+            found.append(int(folder.name))
+    return found
+
+
+def test_the_settings_of_a_child_are_those_of_its_environment(system: System) -> None:
+    for key, value in system.environment.items():
+        os.environ[key] = value
+    try:
+        assert config.read().home == system.settings.home
+    finally:
+        for key in system.environment:
+            del os.environ[key]
