@@ -1,110 +1,32 @@
-"""Claims about decoding; every picture is made here."""
+"""Claims about decoding: formats, modes, orientation, parity with open_clip."""
 
 from __future__ import annotations
 
-import io
-import struct
-import warnings
-import zlib
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from open_clip.transform import PreprocessCfg, image_transform_v2
-from PIL import Image, ImageFile
+from PIL import Image
 
-from adaptsvc.errors import ConfigError, ImageError, ImageTooLargeError, NotAnImageError
-from adaptsvc.images import ImageLimits, Preprocess, decode, normalise
-from adaptsvc.types import Float32, UInt8
-
-LIMITS = ImageLimits()
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-ONE_LEVEL = 1.01 / 255 / min(CLIP_STD)
-SQUASH = Preprocess(32, "squash", "bicubic", CLIP_MEAN, CLIP_STD)
-ORIENTED = {  # EXIF orientation -> how a camera stores an upright picture
-    1: lambda upright: upright,
-    2: lambda upright: upright[:, ::-1],
-    3: lambda upright: upright[::-1, ::-1],
-    4: lambda upright: upright[::-1],
-    5: lambda upright: upright.transpose(1, 0, 2),
-    6: lambda upright: upright.transpose(1, 0, 2)[::-1],
-    7: lambda upright: upright[::-1, ::-1].transpose(1, 0, 2),
-    8: lambda upright: upright.transpose(1, 0, 2)[:, ::-1],
-}
-
-
-def smooth(width: int, height: int) -> UInt8:
-    """A photo-like picture without symmetry, (H, W, 3)."""
-    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
-    channels = (np.sin(7 * x + 3 * y * y), np.cos(9 * y - 4 * x * y), np.sin(5 * x * x + 11 * y))
-    return np.asarray(127 + 120 * np.stack(channels, axis=-1), np.uint8)
-
-
-def encode(picture: UInt8 | Image.Image, kind: str, **options: Any) -> bytes:
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def one_colour(image: Image.Image, kind: str = "PNG", **options: Any) -> tuple[int, ...]:
-    """The colour a uniform picture decodes to."""
-    pixels = decode(encode(image, kind, **options), SQUASH, LIMITS)
-    assert np.ptp(pixels.reshape(3, -1), axis=1).max() == 0
-    return tuple(int(value) for value in pixels[:, 0, 0])
-
-
-def exif(orientation: int) -> Image.Exif:
-    tags = Image.Exif()
-    tags[0x0112] = orientation
-    return tags
-
-
-def png_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png_header(width: int, height: int) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header)
-
-
-def with_png_chunk(data: bytes, chunk: bytes) -> bytes:
-    return data[:33] + chunk + data[33:]
-
-
-def with_jpeg_segment(data: bytes, marker: int, payload: bytes) -> bytes:
-    return (
-        data[:2] + bytes([0xFF, marker]) + struct.pack(">H", len(payload) + 2) + payload + data[2:]
-    )
-
-
-def by_open_clip(data: bytes, **cfg: Any) -> Float32:
-    transform = image_transform_v2(PreprocessCfg(**cfg), is_train=False)
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(transform(image).numpy(), np.float32)
-
-
-def by_us(data: bytes, **cfg: Any) -> Float32:
-    preprocess = Preprocess.from_open_clip({"mean": CLIP_MEAN, "std": CLIP_STD} | cfg)
-    return normalise(decode(data, preprocess, LIMITS)[None], preprocess).squeeze(axis=0)
-
-
-SMALL = {
-    "jpeg": encode(smooth(40, 30), "JPEG", exif=exif(6)),
-    "progressive": encode(smooth(40, 30), "JPEG", progressive=True),
-    "png": encode(smooth(40, 30), "PNG", exif=exif(6)),
-    "palette": encode(Image.fromarray(smooth(40, 30)).quantize(8), "PNG", transparency=1),
-    "webp": encode(smooth(40, 30), "WEBP", exif=exif(6)),
-    "lossless": encode(smooth(40, 30), "WEBP", lossless=True),
-    "gif": encode(Image.fromarray(smooth(40, 30)).quantize(8), "GIF", comment=b"hello"),
-    "bmp": encode(smooth(40, 30), "BMP"),
-}
-NAMES = st.sampled_from(sorted(SMALL))
+from adaptsvc.errors import ConfigError, NotAnImageError
+from adaptsvc.images import Preprocess, decode, normalise
+from tests.adaptsvc.pictures import (
+    CLIP_MEAN,
+    CLIP_STD,
+    LIMITS,
+    ONE_LEVEL,
+    ORIENTED,
+    SMALL,
+    SQUASH,
+    by_open_clip,
+    by_us,
+    encode,
+    exif,
+    one_colour,
+    smooth,
+    with_jpeg_segment,
+)
 
 
 class TestFormats:
@@ -239,167 +161,6 @@ class TestOrientation:
         expected = decode(data, SQUASH, LIMITS)
         changed = with_jpeg_segment(data, 0xE1, b"Exif\0\0" + block)
         np.testing.assert_array_equal(decode(changed, SQUASH, LIMITS), expected)
-
-
-class TestCaps:
-    @pytest.mark.parametrize(
-        ("limits", "what", "value"),
-        [
-            (ImageLimits(max_bytes=99), "bytes", len(SMALL["png"])),
-            (ImageLimits(max_side=39), "side", 40),
-            (ImageLimits(max_pixels=1199), "pixels", 1200),
-        ],
-    )
-    def test_a_cap_is_named_with_what_came(
-        self, limits: ImageLimits, what: str, value: int
-    ) -> None:
-        with pytest.raises(ImageTooLargeError) as caught:
-            decode(SMALL["png"], SQUASH, limits)
-        assert (caught.value.what, caught.value.value) == (what, value)
-
-    @pytest.mark.parametrize("name", sorted(SMALL))
-    def test_pictures_at_the_cap_pass_and_one_below_do_not(self, name: str) -> None:
-        decode(SMALL[name], SQUASH, ImageLimits(max_pixels=1200, max_side=40))
-        with pytest.raises(ImageTooLargeError):
-            decode(SMALL[name], SQUASH, ImageLimits(max_pixels=1199))
-
-    def test_bytes_are_counted_before_they_are_read(self) -> None:
-        with pytest.raises(ImageTooLargeError, match="101 bytes, at most 100"):
-            decode(b"x" * 101, SQUASH, ImageLimits(max_bytes=100))
-
-    @pytest.mark.parametrize(("width", "height"), [(50_000, 50_000), (16_000, 16_000)])
-    def test_a_huge_size_is_refused_at_the_header(self, width: int, height: int) -> None:
-        gif = b"GIF89a" + struct.pack("<HHBBB", 9, 9, 0, 0, 0)
-        gif_frame = b"," + struct.pack("<4HB", 0, 0, width, height, 0) + b"\2\0;"
-        size = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
-        webp = b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + size
-        bmp = b"BM" + bytes(12) + struct.pack("<IiiHHI", 40, width, -height, 1, 24, 0) + bytes(20)
-        png = png_header(width, height) + png_chunk(b"IEND", b"")
-        jpeg = with_jpeg_segment(b"\xff\xd8\xff\xd9", 0xC0, struct.pack(">BHH", 8, height, width))
-        with warnings.catch_warnings(record=True) as seen:
-            warnings.simplefilter("always")
-            for data in (gif + gif_frame, webp, bmp, png, jpeg):
-                with pytest.raises(ImageTooLargeError):
-                    decode(data, SQUASH, LIMITS)
-        assert not seen
-
-    def test_a_second_size_in_the_file_does_not_get_past_the_cap(self) -> None:
-        second = png_header(40, 1_000_000)[8:]
-        data = with_png_chunk(SMALL["png"], second)
-        np.testing.assert_array_equal(
-            decode(data, SQUASH, LIMITS), decode(SMALL["png"], SQUASH, LIMITS)
-        )
-        frame = struct.pack(">BHH", 8, 9, 9)
-        with pytest.raises(NotAnImageError):
-            decode(with_jpeg_segment(SMALL["jpeg"], 0xC0, frame), SQUASH, LIMITS)
-
-    def test_limits_out_of_range_are_refused(self) -> None:
-        with pytest.raises(ConfigError, match="max_side is 0"):
-            ImageLimits(max_side=0)
-        with pytest.raises(ConfigError, match="max_pixels"):
-            ImageLimits(max_pixels=100_000_000)
-
-
-class TestHostileMetadata:
-    @pytest.mark.parametrize("kind", [b"iCCP", b"zTXt"])
-    def test_a_png_text_or_profile_bomb_is_not_even_inflated(self, kind: bytes) -> None:
-        bomb = png_chunk(kind, b"name\0\0" + zlib.compress(bytes(50_000_000)))
-        expected = decode(SMALL["png"], SQUASH, LIMITS)
-        pixels = decode(with_png_chunk(SMALL["png"], bomb), SQUASH, LIMITS)
-        np.testing.assert_array_equal(pixels, expected)
-
-    def test_an_animation_chunk_that_lies_is_ignored(self) -> None:
-        data = with_png_chunk(SMALL["png"], png_chunk(b"acTL", bytes(8)))
-        assert decode(data, SQUASH, LIMITS).shape == (3, 32, 32)
-
-    def test_huge_exif_is_skipped(self) -> None:
-        data = encode(smooth(40, 30), "JPEG")
-        expected = decode(data, SQUASH, LIMITS)
-        for _ in range(100):
-            data = with_jpeg_segment(
-                data, 0xE1, b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\xff" * 65_000
-            )
-        np.testing.assert_array_equal(decode(data, SQUASH, LIMITS), expected)
-
-    def test_a_jpeg_of_thousands_of_scans_is_refused(self) -> None:
-        data = SMALL["progressive"]
-        end = data.rindex(b"\xff\xd9")
-        scan = b"\xff\xda\0\x08\1\1\0\0\0\0"
-        with pytest.raises(NotAnImageError, match="more than 100 scans"):
-            decode(data[:end] + scan * 1000 + data[end:], SQUASH, LIMITS)
-
-
-class TestRefusals:
-    @pytest.mark.parametrize(
-        ("data", "said"),
-        [
-            (b"", "0 bytes came; send one picture as JPEG"),
-            (b"hello, world", "12 bytes came, beginning 68 65 6c 6c 6f 2c 20 77, text"),
-            (b"<svg xmlns='x'/>", "SVG, XML or HTML"),
-            (b"%PDF-1.7", "a PDF"),
-            (b"\0\0\0\x1cftypavif\0\0\0\0", "an AVIF or HEIC"),
-            (b"II*\0\x08\0\0\0", "a TIFF"),
-            (b"\x7fELF\2\1\1", "of a kind unknown to us"),
-            (b"\xff\xd8\xffhello, I am a JPEG", "a JPEG: its header is damaged"),
-            (b"RIFF\0\0\0\0WAVEfmt ", "expected WEBP"),
-            (b"BM, you know", "its header is damaged"),
-            (png_header(0, 5) + png_chunk(b"IEND", b""), "a size of (0, 5)"),
-        ],
-    )
-    def test_the_message_says_what_came_and_what_is_read(self, data: bytes, said: str) -> None:
-        with pytest.raises(NotAnImageError) as caught:
-            decode(data, SQUASH, LIMITS)
-        assert said in str(caught.value)
-        assert "JPEG, PNG, WebP, BMP or GIF" in str(caught.value)
-
-    @pytest.mark.parametrize("name", sorted(SMALL))
-    @pytest.mark.parametrize("kept", [0.03, 0.1, 0.4, 0.7, 0.9])
-    def test_a_file_cut_short_is_not_an_image(self, name: str, kept: float) -> None:
-        data = SMALL[name]
-        with pytest.raises(NotAnImageError, match="cut short"):
-            decode(data[: int(len(data) * kept)], SQUASH, LIMITS)
-
-    def test_pillows_error_is_the_cause(self) -> None:
-        with pytest.raises(NotAnImageError, match="truncated") as caught:
-            decode(SMALL["jpeg"][:-100], SQUASH, LIMITS)
-        assert isinstance(caught.value.__cause__, OSError)
-
-    def test_pillows_leniency_is_left_as_it_was(self) -> None:
-        decode(SMALL["jpeg"], SQUASH, LIMITS)
-        assert ImageFile.LOAD_TRUNCATED_IMAGES is False
-
-    @settings(max_examples=150, deadline=None)
-    @given(name=NAMES, where=st.floats(0, 1))
-    def test_cut_anywhere_it_decodes_or_is_refused(self, name: str, where: float) -> None:
-        decodes_or_is_refused(SMALL[name][: round(where * len(SMALL[name]))])
-
-    @settings(max_examples=300, deadline=None)
-    @given(
-        name=NAMES,
-        flips=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), min_size=1, max_size=4),
-        head=st.booleans(),
-    )
-    def test_flipped_anywhere_it_decodes_or_is_refused(
-        self, name: str, flips: list[tuple[float, int]], head: bool
-    ) -> None:
-        data = bytearray(SMALL[name])
-        reach = min(60, len(data) - 1) if head else len(data) - 1
-        for where, mask in flips:
-            data[round(where * reach)] ^= mask
-        decodes_or_is_refused(bytes(data))
-
-    @settings(max_examples=50, deadline=None)
-    @given(magic=st.sampled_from([b"\xff\xd8\xff", b"GIF89a", b"BM", b""]), rest=st.binary())
-    def test_random_bytes_are_refused_or_decoded(self, magic: bytes, rest: bytes) -> None:
-        decodes_or_is_refused(magic + rest)
-
-
-def decodes_or_is_refused(data: bytes) -> None:
-    try:
-        pixels = decode(data, SQUASH, ImageLimits(max_pixels=1_000_000))
-    except ImageError:
-        return
-    assert pixels.shape == (3, 32, 32)
 
 
 class TestParity:
