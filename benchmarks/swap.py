@@ -79,6 +79,7 @@ class Stand:
         store = VersionStore(settings.store)
         self.live = Live(store, self.pointer, Runtime(), observer=self.swaps)
         self._versions = cycle(range(1, VERSIONS + 1))
+        self.moved = 0
         self.live.poll()
 
     @property
@@ -91,6 +92,7 @@ class Stand:
     def move(self) -> None:
         """Point to another version."""
         self.pointer.force(next(self._versions))
+        self.moved += 1
 
     def answer(self, pixels: UInt8) -> None:
         """One request."""
@@ -150,11 +152,13 @@ def request_costs(home: Path, name: str, load: Load) -> list[Figure]:
     stop = threading.Event()
     follower = threading.Thread(target=stand.live.follow, args=(stop, POLL_INTERVAL_S))
     follower.start()
-    steady, swapping = [], []
+    steady, swapping, taken = [], [], []
     try:
         for _ in range(load.runs):
             steady.append(_latencies(stand, load.seconds, lambda: None))
+            moved, swapped = stand.moved, len(stand.swaps.ready_ms)
             swapping.append(_latencies(stand, load.seconds, stand.move))
+            taken.append((len(stand.swaps.ready_ms) - swapped) / max(1, stand.moved - moved))
     finally:
         stop.set()
         follower.join()
@@ -166,6 +170,7 @@ def request_costs(home: Path, name: str, load: Load) -> list[Figure]:
         Figure(f"{name}: p99 request, steady", calm, "ms"),
         Figure(f"{name}: p99 request, a swap a second", moving, "ms"),
         Figure(f"{name}: p99 swapping / steady", ratios(moving, calm), "x", at_most(P99_RATIO)),
+        Figure(f"{name}: swaps done / pointer moves", taken, "x"),
         Figure(f"{name}: ready, both cores busy", stand.swaps.ready_ms[1:], "ms"),
     ]
 

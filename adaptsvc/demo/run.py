@@ -46,7 +46,7 @@ from streams.topics import load_topics
 STREAMED, HELD_OUT = 1280, 1000
 ROUND_IMAGES, WINDOW_IMAGES = 256, 512
 STREAM_RATE, REQUEST_RATE = 16.0, 4.0
-READY_TIMEOUT_S, LEARN_TIMEOUT_S = 120.0, 230.0
+READY_TIMEOUT_S, LEARN_TIMEOUT_S = 120.0, 200.0
 
 
 @dataclass(frozen=True, slots=True)
