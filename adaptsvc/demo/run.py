@@ -195,7 +195,10 @@ def _stream_and_watch(stage: Stage, children: list[Child]) -> None:
     pointer = FilePointer(stage.settings.pointer)
     serving, turn = stage.journal.scores[0].version, 0
     table = live_table(stage.journal, serving, 0, STREAMED)
-    with LiveDisplay(table, console=stage.console, auto_refresh=False) as display:
+    terminal = stage.console.is_terminal  # elsewhere each new version is printed once
+    with LiveDisplay(
+        table, console=stage.console, auto_refresh=False, transient=not terminal
+    ) as display:
         while time.monotonic() < deadline and not _learned_all(stage, pointer):
             _check(stage, children)
             reply = stage.visitor.classify_one(stage.scene.held_out[turn % HELD_OUT])
@@ -204,7 +207,7 @@ def _stream_and_watch(stage: Stage, children: list[Child]) -> None:
                 serving = reply.version
                 stage.visitor.note_swap()
                 _record(stage, lambda _done: None)
-                if not stage.console.is_terminal:
+                if not terminal:
                     stage.console.print(live_table(stage.journal, serving, sent.count, STREAMED))
             display.update(live_table(stage.journal, serving, sent.count, STREAMED), refresh=True)
             stage.stop.wait(1 / REQUEST_RATE)

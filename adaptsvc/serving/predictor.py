@@ -19,7 +19,7 @@ from adaptsvc.versions.delta import Head, check_names
 from adaptsvc.versions.manifest import Manifest, SelfTest
 from adaptsvc.versions.store import Base, Version
 
-SELF_TEST_IMAGES, SELF_TEST_TOLERANCE, SELF_TEST_GRID = 2, 1e-3, 8
+SELF_TEST_IMAGES, SELF_TEST_TOLERANCE, SELF_TEST_GRID = 1, 1e-3, 8
 
 
 class Predictor:

@@ -176,6 +176,9 @@ def test_an_unreadable_pointer_keeps_the_version(fixture: Fixture, prepared: Set
     fixture.live.poll()
     assert fixture.serving == 0
     assert "pointer" in str(fixture.live.refusal)
+    fixture.pointer.force(0)
+    fixture.live.poll()
+    assert fixture.live.refusal is None
 
 
 def test_every_answer_under_load_was_computed_by_the_version_it_names(fixture: Fixture) -> None:
