@@ -32,7 +32,8 @@ def test_lite_learns_publishes_and_answers_as_torch_does(
     pixels = np.stack([decode(png(seed), base.preprocess, ImageLimits()) for seed in range(8)])
     probabilities, weights = learner.zero_shot(pixels, 1.0)
     samples = [
-        Sample(str(i), pixels[i], probabilities[i], float(weights[i]), ("t", 0, i)) for i in range(8)
+        Sample(str(i), pixels[i], probabilities[i], float(weights[i]), ("t", 0, i))
+        for i in range(8)
     ]
     parent = ready.store.load(0)
     learner.load(parent)
