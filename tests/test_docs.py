@@ -71,7 +71,7 @@ def test_every_adaptsvc_command_in_the_readme_exists() -> None:
 
 def test_every_make_target_in_the_readme_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    named = set(re.findall(r"`?make (\w+)", README))
+    named = set(re.findall(r"(?:`|^ +)make (\w+)", README, re.MULTILINE))
     assert named
     assert named <= set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
 
