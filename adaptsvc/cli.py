@@ -66,7 +66,7 @@ def main() -> None:
     except ConfigError as exc:
         _say(f"error: {exc}")
         sys.exit(WRONG_USE)
-    except (AdaptsvcError, StreamError) as exc:
+    except (AdaptsvcError, StreamError, OSError) as exc:  # OSError: a full disk, a folder not ours
         _say(f"error: {exc}")
         sys.exit(FAILED)
 

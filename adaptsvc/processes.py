@@ -34,7 +34,8 @@ def worker_command() -> list[str]:
 
 def service_environment(settings: Settings) -> dict[str, str]:
     """What BentoML reads: no telemetry, its own folder under ours, no access log, our process count."""
-    options = f"services.adaptsvc.workers={settings.serve.workers} services.adaptsvc.logging.access.enabled=false"
+    service = "services.adaptsvc"
+    options = f"{service}.workers={settings.serve.workers} {service}.logging.access.enabled=false"
     return {
         "BENTOML_DO_NOT_TRACK": "true",
         "BENTOML_HOME": str(settings.home / "bentoml" / str(settings.serve.port)),
