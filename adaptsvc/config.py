@@ -23,6 +23,7 @@ from yaml import YAMLError
 
 from adaptsvc.errors import ConfigError
 
+MOST_WORKERS = 64
 PREFIX, NESTED, CONFIG_FILE = "ADAPTSVC_", "__", "ADAPTSVC_CONFIG"
 
 
@@ -43,15 +44,18 @@ class ServeSettings(_Section):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(3000, ge=1, le=65535, description="Port to listen on.")
-    workers: int = Field(1, ge=1, le=64, description="Service processes.")
+    workers: int = Field(
+        default_factory=lambda: min(len(os.sched_getaffinity(0)), MOST_WORKERS),
+        ge=1,
+        le=MOST_WORKERS,
+        description="Service processes; the default is the number of usable cores.",
+    )
     device: Literal["cpu", "cuda"] = Field(
         "cpu", description="Where inference runs; no silent fallback."
     )
     threads: int = Field(1, ge=1, description="Threads of one inference call on CPU.")
     concurrency: int = Field(
-        default_factory=lambda: len(os.sched_getaffinity(0)),
-        ge=1,
-        description="Requests computed at once per process; the default is the number of usable cores.",
+        2, ge=1, description="Requests computed at once per process: one infers, one decodes."
     )
     queue: int = Field(64, ge=1, description="Requests that may wait per process; more answer 429.")
     max_images: int = Field(64, ge=1, description="Images per request.")

@@ -105,7 +105,7 @@ def system(prepared: Settings) -> Iterator[System]:
         "learn.passes": "1",
         "learn.niceness": "0",
     }
-    serve = prepared.serve.model_copy(update={"port": port})
+    serve = prepared.serve.model_copy(update={"port": port, "workers": 1})
     system = System(prepared.model_copy(update={"serve": serve}), settings_environment(overrides))
     yield system
     for child in system.children:

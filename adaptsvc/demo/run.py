@@ -203,7 +203,7 @@ def _stream_and_watch(stage: Stage, children: list[Child]) -> None:
             _check(stage, children)
             reply = stage.visitor.classify_one(stage.scene.held_out[turn % HELD_OUT])
             turn += 1
-            if reply is not None and reply.version != serving:
+            if reply is not None and reply.version > serving:
                 serving = reply.version
                 stage.visitor.note_swap()
                 _record(stage, lambda _done: None)

@@ -57,7 +57,7 @@ def write_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteYaml:
 def test_without_sources_there_are_the_defaults() -> None:
     found = read()
     assert (found.learn.objective, found.serve.port, found.model) == ("ueo", 3000, "lite")
-    assert found.serve.concurrency == len(os.sched_getaffinity(0))
+    assert found.serve.workers == min(len(os.sched_getaffinity(0)), 64)
 
 
 def test_yaml_beats_defaults_environment_beats_yaml_arguments_beat_all(
