@@ -49,6 +49,7 @@ bench: install  ## the figures of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.swap
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.streams_log
+	$(BIN)/python -m benchmarks.worker_memory
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
