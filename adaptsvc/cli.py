@@ -1,6 +1,7 @@
 """The command line. Exit codes: 0 done, 1 the work failed, 2 wrong use. It knows nothing of how it is done.
 
-Torch is imported only inside the commands that learn or export, so that the others start at once.
+Torch is imported only inside the commands that learn or export, so that the others start at once, and the
+demo only in its own command, because its plots need the extra `report`.
 """
 
 from __future__ import annotations

@@ -225,4 +225,5 @@ def test_every_field_can_be_set_from_the_environment(monkeypatch: pytest.MonkeyP
 def test_defaults_of_every_section_are_within_their_own_ranges() -> None:
     for section in Settings.model_fields.values():
         if isinstance(section.default, BaseModel):
-            type(section.default).model_validate(section.default.model_dump())
+            again = type(section.default).model_validate(section.default.model_dump())
+            assert again == section.default

@@ -158,7 +158,7 @@ class TestRefusals:
     @settings(max_examples=150, deadline=None)
     @given(name=NAMES, where=st.floats(0, 1))
     def test_cut_anywhere_it_decodes_or_is_refused(self, name: str, where: float) -> None:
-        decodes_or_is_refused(SMALL[name][: round(where * len(SMALL[name]))])
+        check_decodes_or_is_refused(SMALL[name][: round(where * len(SMALL[name]))])
 
     @settings(max_examples=300, deadline=None)
     @given(
@@ -173,15 +173,15 @@ class TestRefusals:
         reach = min(60, len(data) - 1) if head else len(data) - 1
         for where, mask in flips:
             data[round(where * reach)] ^= mask
-        decodes_or_is_refused(bytes(data))
+        check_decodes_or_is_refused(bytes(data))
 
     @settings(max_examples=50, deadline=None)
     @given(magic=st.sampled_from([b"\xff\xd8\xff", b"GIF89a", b"BM", b""]), rest=st.binary())
     def test_random_bytes_are_refused_or_decoded(self, magic: bytes, rest: bytes) -> None:
-        decodes_or_is_refused(magic + rest)
+        check_decodes_or_is_refused(magic + rest)
 
 
-def decodes_or_is_refused(data: bytes) -> None:
+def check_decodes_or_is_refused(data: bytes) -> None:
     try:
         pixels = decode(data, SQUASH, ImageLimits(max_pixels=1_000_000))
     except ImageError:

@@ -35,18 +35,6 @@ from tests.streams.contract import (
     values,
 )
 
-ROOT = Path(__file__).parents[2]
-_APPEND_FOR_EVER = """
-import sys
-from pathlib import Path
-from streams import SqliteLog
-from tests.streams.contract import TOPICS, numbered
-log = SqliteLog(Path(sys.argv[1]), TOPICS)
-for first in range(0, 10**9, 10):
-    log.append("images", numbered(10, first=first))
-    print(first + 10, flush=True)
-"""
-
 
 @pytest.fixture
 def clock() -> FakeClock:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -16,13 +15,10 @@ from streams import (
     SqliteLog,
     TopicPartition,
 )
-from tests.streams.clock import FakeClock
 from tests.streams.contract import (
     EVENTS,
     MANY,
-    SESSION_TIMEOUT_S,
     TOPICS,
-    Bench,
     commit_all,
     drain,
     numbered,
@@ -43,24 +39,8 @@ for first in range(0, 10**9, 10):
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "log.sqlite"
-
-
-@pytest.fixture
-def log(path: Path, clock: FakeClock) -> Iterator[SqliteLog]:
-    with closing(SqliteLog(path, TOPICS, now=clock, session_timeout_s=SESSION_TIMEOUT_S)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def bench(log: SqliteLog, clock: FakeClock) -> Bench:
-    return Bench(log, clock.advance)
 
 
 @pytest.mark.integration

@@ -14,7 +14,13 @@ from adaptsvc.bootstrap import Ready
 from adaptsvc.errors import VersionCorruptError
 from adaptsvc.images import ImageLimits, decode
 from adaptsvc.serving.encoder import Runtime
-from adaptsvc.serving.predictor import Predictor, build, logits_of, self_test_input
+from adaptsvc.serving.predictor import (
+    Predictor,
+    build,
+    describe_self_test,
+    logits_of,
+    self_test_input,
+)
 from adaptsvc.types import Answer, Tensors, UInt8
 from adaptsvc.versions.delta import Head
 from adaptsvc.versions.manifest import Calibration, OodRule, SelfTest
@@ -160,7 +166,11 @@ def test_an_image_is_out_of_distribution_over_the_threshold(
 def test_what_was_published_passes_its_self_test(
     build_tiny: Callable[..., Predictor], version: Version
 ) -> None:
-    build_tiny(version).self_test()
+    predictor = build_tiny(version)
+    predictor.self_test()
+    test, expected = describe_self_test(predictor.encoder, version.manifest.self_test.seed)
+    assert test == version.manifest.self_test
+    np.testing.assert_allclose(version.head.self_test_embeddings, expected, atol=1e-5)
 
 
 def test_the_self_test_fails_when_its_expected_outputs_are_altered(
