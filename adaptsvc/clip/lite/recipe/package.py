@@ -22,6 +22,8 @@ WEIGHTS_NAME = "open_clip_model.safetensors"
 IMAGE_SIDE = 160
 MEAN = 127 / 255
 STD = 128 / 255
+# Half of all parameters, looked up and never multiplied: 3 bits of mantissa are enough for it.
+TYPES = {"token_embedding.weight": torch.float8_e4m3fn}
 
 
 def configuration(dimensions: int) -> dict[str, object]:
@@ -74,9 +76,13 @@ def build(directory: Path, tower: Tower) -> CLIP:
 
 
 def write_weights(directory: Path, model: CLIP) -> int:
-    """Write the weights in half precision and return their size in bytes; loading gives fp32 again."""
+    """Write the weights in half precision, the token table in a quarter, and return the size in bytes.
+
+    Loading gives fp32 again: `load_state_dict` copies whatever type the file holds.
+    """
     half = {
-        name: t.half() if t.is_floating_point() else t for name, t in model.state_dict().items()
+        name: t.to(TYPES.get(name, torch.float16)) if t.is_floating_point() else t
+        for name, t in model.state_dict().items()
     }
     temporary = directory / (WEIGHTS_NAME + ".part")
     save_file(
