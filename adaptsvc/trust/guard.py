@@ -1,34 +1,65 @@
-"""Whether a candidate may serve, from its answers on the window alone; numpy only.
+"""Whether a candidate may serve, and whether a window may be learned from; numpy only.
 
 It knows nothing of models, versions or streams. An unlabeled objective can fail silently, so a candidate
-must stay near what the frozen zero-shot model is sure of, and must not pour all images into a few classes.
+must stay near what the frozen zero-shot model is sure of, must not pour all images into a few classes nor
+empty one, and must not be worse on the labels there are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 
+from adaptsvc.trust.calibration import image_nll
+from adaptsvc.trust.checks import Labels, checked_labels
+from adaptsvc.trust.paired import mean_difference, share_of_losses
 from adaptsvc.types import Float64
 
-Reason: TypeAlias = Literal["not_finite", "marginal_collapsed", "disagrees_with_zero_shot"]
+Reason: TypeAlias = Literal[
+    "not_finite",
+    "marginal_collapsed",
+    "disagrees_with_zero_shot",
+    "class_swallowed",
+    "worse_accuracy_on_labels",
+    "worse_nll_on_labels",
+    "window_too_uniform",
+    "window_all_unsure",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class GuardLimits:
-    """What a candidate must keep.
+    """What a candidate must keep, and a window must have.
 
     Attributes:
         marginal_entropy_kept: marginal entropy of its predictions, as a share of the zero-shot model's.
         agreement: share of the confident images on which both choose the same class, in [0, 1].
         confident_share: how many of the window's surest zero-shot answers count as confident, in (0, 1].
+        swallowed_from_share: a class is watched when zero-shot chooses it for this share, in [0, 1],
+        swallowed_from_images: and for this many images.
+        swallowed_kept: a watched class is swallowed when fewer than this share of its images are left.
+        minimum_labels: with fewer, labels decide nothing.
+        label_confidence: of the paired intervals, in (0, 1); at 0.95 a rule refuses 1 equal in 40.
+        window_spread: entropy of the window's zero-shot choices, as a share of the most possible, in [0, 1].
+        window_sure_share: share of images that zero-shot must have some idea of, in [0, 1].
+        unsure_entropy: zero-shot has no idea when its entropy is over this share of log C, in [0, 1].
     """
 
     marginal_entropy_kept: float
     agreement: float
     confident_share: float
+    _: KW_ONLY
+    swallowed_from_share: float = 0.05
+    swallowed_from_images: int = 8
+    swallowed_kept: float = 0.1
+    minimum_labels: int = 30
+    label_confidence: float = 0.95
+    window_spread: float = 0.3
+    window_sure_share: float = 0.05
+    unsure_entropy: float = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +70,39 @@ class Verdict:
         reasons: why it is refused; empty when it may serve.
         marginal_entropy_nats: of the candidate's mean prediction.
         agreement: with the zero-shot model where that one is confident, in [0, 1].
+        swallowed: indices of the classes it no longer chooses.
     """
 
     reasons: tuple[Reason, ...]
     marginal_entropy_nats: float
     agreement: float
+    swallowed: tuple[int, ...] = ()
 
     @property
     def accepted(self) -> bool:
         """Whether the candidate may serve."""
+        return not self.reasons
+
+
+@dataclass(frozen=True, slots=True)
+class LabelVerdict:
+    """What the labels say of a candidate.
+
+    Attributes:
+        reasons: why it is refused; empty when it may serve, or when there are too few labels.
+        labels: how many there were.
+        accuracy_change: candidate less parent, in [-1, 1].
+        nll_change: the same, in nats; above 0 is worse.
+    """
+
+    reasons: tuple[Reason, ...]
+    labels: int
+    accuracy_change: float
+    nll_change: float
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the labels let the candidate serve."""
         return not self.reasons
 
 
@@ -70,19 +125,82 @@ def judge(candidate: Float64, zero_shot: Float64, limits: GuardLimits) -> Verdic
         return Verdict(("not_finite",), 0.0, 0.0)
     spread = marginal_entropy(candidate)
     agreement = confident_agreement(candidate, zero_shot, limits.confident_share)
+    swallowed = swallowed_classes(candidate, zero_shot, limits)
     reasons: list[Reason] = []
     if spread < limits.marginal_entropy_kept * marginal_entropy(zero_shot):
         reasons.append("marginal_collapsed")
     if agreement < limits.agreement:
         reasons.append("disagrees_with_zero_shot")
-    return Verdict(tuple(reasons), spread, agreement)
+    if swallowed:
+        reasons.append("class_swallowed")
+    return Verdict(tuple(reasons), spread, agreement, swallowed)
+
+
+def judge_on_labels(
+    candidate: Float64, parent: Float64, *, labels: Labels, limits: GuardLimits
+) -> LabelVerdict:
+    """Hold a candidate against its parent on labeled images; `adaptsvc.trust.paired` has the two tests.
+
+    Args:
+        candidate: (N, C) logits, already divided by its temperature.
+        parent: (N, C) logits on the same images, already divided by its own.
+        labels: (N,) in 0..C-1; of images the candidate did not learn from.
+        limits: minimum_labels and label_confidence.
+
+    Raises:
+        ValueError: no images, shapes that do not fit, a label outside 0..C-1, or a parent that is not finite.
+    """
+    parent, chosen = checked_labels(parent, labels)
+    if candidate.shape != parent.shape:
+        raise ValueError(
+            f"got candidate {candidate.shape} and parent {parent.shape}; expected (N, C) twice"
+        )
+    if not np.isfinite(candidate).all():
+        return LabelVerdict(("not_finite",), len(chosen), 0.0, 0.0)
+    before, now = ((z.argmax(axis=-1) == chosen).astype(np.float64) for z in (parent, candidate))
+    losses = share_of_losses(before, now, confidence=limits.label_confidence)
+    nll = mean_difference(
+        image_nll(parent, chosen), image_nll(candidate, chosen), confidence=limits.label_confidence
+    )
+    enough = len(chosen) >= limits.minimum_labels
+    reasons: list[Reason] = []
+    if enough and losses.low > 0.5:
+        reasons.append("worse_accuracy_on_labels")
+    if enough and nll.low > 0:
+        reasons.append("worse_nll_on_labels")
+    return LabelVerdict(tuple(reasons), len(chosen), float(now.mean() - before.mean()), nll.mean)
+
+
+def judge_window(zero_shot: Float64, limits: GuardLimits) -> tuple[Reason, ...]:
+    """Why a window should not be learned from, before any step; empty when it may be.
+
+    A stream of one class, or in the order of the classes, makes the marginal term pull images out of the
+    class they belong to; on images of no class at all there is nothing to learn.
+
+    Args:
+        zero_shot: (N, C) probabilities of the frozen zero-shot model.
+        limits: window_spread, window_sure_share, unsure_entropy.
+
+    Raises:
+        ValueError: no images, or not (N, C).
+    """
+    if zero_shot.ndim != 2 or zero_shot.size == 0:
+        raise ValueError(f"got zero-shot {zero_shot.shape}; expected (N, C), N >= 1")
+    if not np.isfinite(zero_shot).all():
+        return ("not_finite",)
+    # No more classes than images can be seen; one image is always too uniform.
+    possible = max(2, min(zero_shot.shape))
+    reasons: list[Reason] = []
+    if math.log(effective_classes(zero_shot)) < limits.window_spread * math.log(possible):
+        reasons.append("window_too_uniform")
+    if sure_share(zero_shot, limits.unsure_entropy) < limits.window_sure_share:
+        reasons.append("window_all_unsure")
+    return tuple(reasons)
 
 
 def marginal_entropy(probabilities: Float64) -> float:
     """Entropy in nats of the mean of (N, C) probabilities, in [0, log C]."""
-    mean = probabilities.mean(axis=0)
-    present = mean[mean > 0]
-    return float(-(present * np.log(present)).sum())
+    return _entropy(probabilities.mean(axis=0))
 
 
 def confident_agreement(candidate: Float64, zero_shot: Float64, share: float) -> float:
@@ -90,3 +208,39 @@ def confident_agreement(candidate: Float64, zero_shot: Float64, share: float) ->
     count = max(1, round(share * len(zero_shot)))
     surest = np.argsort(-zero_shot.max(axis=-1), kind="stable")[:count]
     return float((candidate[surest].argmax(-1) == zero_shot[surest].argmax(-1)).mean())
+
+
+def swallowed_classes(
+    candidate: Float64, zero_shot: Float64, limits: GuardLimits
+) -> tuple[int, ...]:
+    """Classes that zero-shot chooses for a noticeable share of (N, C), and the candidate for almost none."""
+    images, classes = zero_shot.shape
+    before = np.bincount(zero_shot.argmax(axis=-1), minlength=classes)
+    now = np.bincount(candidate.argmax(axis=-1), minlength=classes)
+    needed = max(limits.swallowed_from_share * images, limits.swallowed_from_images)
+    return tuple(
+        np.flatnonzero((before >= needed) & (now < limits.swallowed_kept * before)).tolist()
+    )
+
+
+def effective_classes(zero_shot: Float64) -> float:
+    """exp of the entropy of the choices in (N, C), each weighted by its confidence; in [1, min(N, C)].
+
+    Example:
+        >>> round(effective_classes(np.array([[0.9, 0.1, 0.0], [0.1, 0.9, 0.0]])), 9)
+        2.0
+    """
+    weight = np.bincount(zero_shot.argmax(axis=-1), weights=zero_shot.max(axis=-1))
+    return math.exp(_entropy(weight / weight.sum()))
+
+
+def sure_share(probabilities: Float64, unsure_entropy: float) -> float:
+    """Share of images (N, C) whose entropy is at most `unsure_entropy` of log C."""
+    p = np.where(probabilities > 0, probabilities, 1.0)
+    entropy = -(p * np.log(p)).sum(axis=-1)
+    return float((entropy <= unsure_entropy * math.log(probabilities.shape[1])).mean())
+
+
+def _entropy(share: Float64) -> float:
+    present = share[share > 0]
+    return float(-(present * np.log(present)).sum())

@@ -86,3 +86,57 @@ def auroc(known: Float64, unknown: Float64) -> float:
     below = np.searchsorted(order, unknown, side="left")
     through = np.searchsorted(order, unknown, side="right")
     return float((below + through).mean() / 2 / len(known))
+
+
+def false_positive_rate(known: Float64, unknown: Float64, accepted: float = 0.95) -> float:
+    """FPR at 95 % TPR: share of the unknown accepted at the least threshold that accepts 95 % of the known.
+
+    Args:
+        known: (N,) scores of images of known classes.
+        unknown: (M,) scores of the others.
+        accepted: share of the known accepted, at least, in (0, 1); an image is accepted at the threshold.
+
+    Returns:
+        In [0, 1], lower is better.
+
+    Raises:
+        ValueError: a group without images, a score that is not finite, or a share outside (0, 1).
+
+    Example:
+        >>> false_positive_rate(np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.2, 0.9]), accepted=0.5)
+        0.5
+    """
+    if len(known) == 0 or len(unknown) == 0 or not 0 < accepted < 1:
+        raise ValueError(
+            f"got {len(known)} known and {len(unknown)} unknown scores and a share of {accepted}; "
+            "both need 1 and a share in (0, 1)"
+        )
+    if not (np.isfinite(known).all() and np.isfinite(unknown).all()):
+        raise ValueError("got a NaN or an Inf; expected finite scores: leave that image out")
+    # Not interpolated: the threshold is a score that occurs, and accepts no less than the share.
+    threshold = np.quantile(known, accepted, method="inverted_cdf")
+    return float((unknown <= threshold).mean())
+
+
+def choose_score(known_logits: Float64, unknown_logits: Float64, *, logit_scale: float) -> str:
+    """The name of the score that best tells these known from these unknown images, by AUROC.
+
+    Args:
+        known_logits: (N, C) of images of known classes.
+        unknown_logits: (M, C) of the others.
+        logit_scale: of the model, above 0.
+
+    Returns:
+        A key of SCORES; among equals (to nine decimals) the one that stands first there.
+
+    Raises:
+        ValueError: a group without images, or a logit that is not finite.
+    """
+    if not (np.isfinite(known_logits).all() and np.isfinite(unknown_logits).all()):
+        raise ValueError("got a NaN or an Inf; expected finite logits: leave that image out")
+
+    def measured(name: str) -> float:
+        score = SCORES[name]
+        return round(auroc(score(known_logits, logit_scale), score(unknown_logits, logit_scale)), 9)
+
+    return max(SCORES, key=measured)

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptsvc.trust.guard import GuardLimits, confident_agreement, judge, marginal_entropy
+from adaptsvc.trust.calibration import softmax
+from adaptsvc.trust.guard import (
+    GuardLimits,
+    confident_agreement,
+    effective_classes,
+    judge,
+    judge_on_labels,
+    judge_window,
+    marginal_entropy,
+    sure_share,
+)
 from adaptsvc.types import Float64
 
 LIMITS = GuardLimits(marginal_entropy_kept=0.8, agreement=0.75, confident_share=0.5)
@@ -117,3 +127,157 @@ def test_agreement_counts_the_surest_share_and_one_image_at_least(
     zero_shot = answers([0, 1, 2, 3], [0.6, 0.8, 0.9, 0.5])  # surest first: 2, 1, 0, 3
     candidate = answers([0, 0, 2, 3])
     assert confident_agreement(candidate, zero_shot, share) == expected
+
+
+def of_counts(*counts: int) -> Float64:
+    """Answers that choose class k so many times."""
+    return answers([k for k, count in enumerate(counts) for _ in range(count)])
+
+
+@pytest.mark.parametrize(("left", "swallowed"), [(0, True), (1, True), (2, False)])
+def test_a_class_is_swallowed_when_under_a_tenth_of_its_images_are_left(
+    left: int, swallowed: bool
+) -> None:
+    zero_shot, candidate = of_counts(40, 20, 20, 20), of_counts(60 - left, left, 20, 20)
+    verdict = judge(candidate, zero_shot, LENIENT)
+    assert verdict.reasons == (("class_swallowed",) if swallowed else ())
+    assert verdict.swallowed == ((1,) if swallowed else ())
+
+
+def test_a_class_may_go_where_others_take_its_place() -> None:
+    """What counts is how often the candidate chooses the class, not on which images."""
+    zero_shot = of_counts(20, 20, 20, 20)
+    assert judge(zero_shot[::-1], zero_shot, LENIENT).accepted
+
+
+@pytest.mark.parametrize(("rare", "images"), [(7, 80), (9, 400)])
+def test_a_rare_class_may_vanish(rare: int, images: int) -> None:
+    """7 images are too few, and so are 9 of 400, under 5 %."""
+    zero_shot, candidate = of_counts(images - rare, rare), of_counts(images)
+    assert judge(candidate, zero_shot, LENIENT).accepted
+
+
+def labeled(seed: int, images: int, signal: float) -> tuple[Float64, Float64]:
+    """Logits (N, 4) that find the label with some signal, and the labels."""
+    chance = np.random.default_rng(seed)
+    labels = chance.integers(0, CLASSES, images)
+    logits = chance.standard_normal((images, CLASSES)) + signal * np.eye(CLASSES)[labels]
+    return logits, labels.astype(np.float64)
+
+
+def test_the_parent_itself_is_as_good_as_its_parent() -> None:
+    logits, labels = labeled(0, 100, 2.0)
+    verdict = judge_on_labels(logits, logits, labels=labels, limits=LIMITS)
+    assert verdict.accepted
+    assert (verdict.labels, verdict.accuracy_change, verdict.nll_change) == (100, 0, 0)
+
+
+def test_a_candidate_that_unlearned_is_refused_and_one_that_learned_is_not() -> None:
+    parent, labels = labeled(0, 100, 2.0)
+    worse = parent - 1.5 * np.eye(CLASSES)[labels.astype(int)]
+    refused = judge_on_labels(worse, parent, labels=labels, limits=LIMITS)
+    assert refused.reasons == ("worse_accuracy_on_labels", "worse_nll_on_labels")
+    assert refused.accuracy_change < 0 < refused.nll_change
+    assert judge_on_labels(parent, worse, labels=labels, limits=LIMITS).accepted
+
+
+def test_a_candidate_that_only_became_far_too_sure_is_refused_for_its_nll() -> None:
+    parent, labels = labeled(0, 200, 1.0)
+    verdict = judge_on_labels(10 * parent, parent, labels=labels, limits=LIMITS)
+    assert verdict.reasons == ("worse_nll_on_labels",)
+    assert verdict.accuracy_change == 0
+
+
+@pytest.mark.parametrize(("images", "accepted"), [(29, True), (30, False)])
+def test_fewer_labels_than_the_minimum_decide_nothing(images: int, accepted: bool) -> None:
+    parent, labels = labeled(0, images, 4.0)
+    verdict = judge_on_labels(-parent, parent, labels=labels, limits=LIMITS)
+    assert verdict.accepted is accepted
+    assert verdict.accuracy_change < -0.5
+
+
+def test_a_candidate_that_is_not_finite_is_refused_with_any_number_of_labels() -> None:
+    verdict = judge_on_labels(
+        np.array([[math.nan, 0.0]]), np.zeros((1, 2)), labels=np.array([0.0]), limits=LIMITS
+    )
+    assert verdict.reasons == ("not_finite",)
+
+
+@pytest.mark.parametrize(("candidate", "labels"), [((2, 4), 3), ((3, 4), 2), ((3, 5), 3)])
+def test_labels_and_answers_of_other_shapes_are_refused(
+    candidate: tuple[int, int], labels: int
+) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        judge_on_labels(np.ones(candidate), np.ones((3, 4)), labels=np.ones(labels), limits=LIMITS)
+
+
+def test_equal_candidates_are_refused_no_more_often_than_the_intervals_say() -> None:
+    """Of 300 candidates as good as their parents each rule may refuse 2.5 %, give or take."""
+    refused: list[str] = []
+    for seed in range(300):
+        base, labels = labeled(seed, 60, 2.0)
+        noise = np.random.default_rng(seed + 1000).standard_normal((2, *base.shape)) / 2
+        verdict = judge_on_labels(base + noise[0], base + noise[1], labels=labels, limits=LIMITS)
+        refused += verdict.reasons
+    assert refused.count("worse_accuracy_on_labels") <= 15
+    assert refused.count("worse_nll_on_labels") <= 15
+
+
+@pytest.mark.parametrize(("share", "uniform"), [(0.5, False), (0.8, False), (0.95, True)])
+def test_a_window_of_nearly_one_class_is_too_uniform(share: float, uniform: bool) -> None:
+    first = round(share * 200)
+    rest = (200 - first) // 2
+    reasons = judge_window(of_counts(first, rest, 200 - first - rest), LIMITS)
+    assert reasons == (("window_too_uniform",) if uniform else ())
+
+
+def test_a_window_may_hold_two_of_ten_classes() -> None:
+    window = softmax(20 * np.eye(10)[[0, 1] * 50])
+    assert effective_classes(window) == pytest.approx(2)
+    assert judge_window(window, LIMITS) == ()
+
+
+def test_surer_choices_weigh_more_in_the_effective_number_of_classes() -> None:
+    even = answers([0, 0, 1, 1], 0.9)
+    tilted = answers([0, 0, 1, 1], [0.9, 0.9, 0.3, 0.3])
+    assert effective_classes(even) == pytest.approx(2)
+    assert effective_classes(tilted) == pytest.approx(4 / 3**0.75)  # weights 3/4 and 1/4
+
+
+@pytest.mark.parametrize(("sure", "skipped"), [(4, True), (5, False)])
+def test_a_window_in_which_nearly_no_image_is_known_is_not_learned_from(
+    sure: int, skipped: bool
+) -> None:
+    """Of 100, at confidences 0.3 (nearly flat over 4 classes) and 0.9."""
+    window = answers([0, 1, 2, 3] * 25, [0.9] * sure + [0.3] * (100 - sure))
+    assert sure_share(window, 0.95) == sure / 100
+    assert judge_window(window, LIMITS) == (("window_all_unsure",) if skipped else ())
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    classes=st.integers(3, 50),
+    images=st.integers(32, 300),
+    sharpness=st.floats(0.05, 1.0),
+)
+def test_ordinary_windows_and_small_changes_are_never_refused(
+    seed: int, classes: int, images: int, sharpness: float
+) -> None:
+    chance = np.random.default_rng(seed)
+    zero_shot = chance.dirichlet(np.full(classes, sharpness), images) + 1e-12
+    candidate = zero_shot**1.3 * np.exp(0.2 * chance.standard_normal(zero_shot.shape))
+    candidate /= candidate.sum(axis=-1, keepdims=True)
+    assert judge_window(zero_shot, LIMITS) == ()
+    assert "class_swallowed" not in judge(candidate, zero_shot, LENIENT).reasons
+
+
+def test_a_window_of_one_image_is_too_uniform_and_one_not_finite_says_so() -> None:
+    assert judge_window(answers([2]), LIMITS) == ("window_too_uniform",)
+    assert judge_window(np.array([[math.nan, 0.5]]), LIMITS) == ("not_finite",)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3,)])
+def test_a_window_without_images_is_an_error(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected \(N, C\), N >= 1"):
+        judge_window(np.ones(shape), LIMITS)

@@ -13,9 +13,15 @@ from hypothesis.extra import numpy as arrays
 from scipy.special import logsumexp
 from scipy.special import softmax as scipy_softmax
 from scipy.stats import entropy as scipy_entropy
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
-from adaptsvc.trust.ood import SCORES, acceptance_threshold, auroc
+from adaptsvc.trust.ood import (
+    SCORES,
+    acceptance_threshold,
+    auroc,
+    choose_score,
+    false_positive_rate,
+)
 from adaptsvc.types import Float64
 
 LOG3 = math.log(3)
@@ -126,3 +132,63 @@ def test_auroc_is_one_when_apart_and_a_half_when_all_are_equal() -> None:
 def test_auroc_needs_both_groups(known: int, unknown: int) -> None:
     with pytest.raises(ValueError, match=f"got {known} known and {unknown} unknown scores"):
         auroc(np.zeros(known), np.zeros(unknown))
+
+
+def test_false_positive_rate_has_the_value_computed_by_hand() -> None:
+    """19 of 20 known lie at 18 or below; of the unknown -1 and 18 do, 18.5 and 40 do not."""
+    known, unknown = np.arange(20.0), np.array([-1.0, 18.0, 18.5, 40.0])
+    assert false_positive_rate(known, unknown) == 0.5
+
+
+@settings(deadline=None)
+@given(known=steps, unknown=steps, accepted=st.sampled_from([0.5, 0.8, 0.9, 0.95]))
+def test_false_positive_rate_equals_that_of_the_roc_curve_of_scikit_learn(
+    known: Float64, unknown: Float64, accepted: float
+) -> None:
+    truth = np.r_[np.ones(len(known)), np.zeros(len(unknown))]
+    fpr, tpr, _ = roc_curve(truth, -np.r_[known, unknown], drop_intermediate=False)
+    expected = fpr[np.argmax(tpr >= accepted - 1e-12)]
+    assert false_positive_rate(known, unknown, accepted) == pytest.approx(expected)
+
+
+def test_false_positive_rate_is_zero_when_apart_and_one_when_all_are_equal() -> None:
+    low, high = np.array([0.1, 0.2]), np.array([0.3])
+    assert false_positive_rate(low, high) == 0
+    assert false_positive_rate(high, low) == 1
+    assert false_positive_rate(low * 0, high * 0) == 1
+
+
+@pytest.mark.parametrize(("known", "unknown", "share"), [(0, 1, 0.9), (1, 0, 0.9), (1, 1, 1.0)])
+def test_false_positive_rate_needs_both_groups_and_a_share(
+    known: int, unknown: int, share: float
+) -> None:
+    with pytest.raises(ValueError, match="both need 1 and a share"):
+        false_positive_rate(np.zeros(known), np.zeros(unknown), share)
+
+
+def test_a_score_that_is_not_a_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="leave that image out"):
+        false_positive_rate(np.array([0.1, math.nan]), np.ones(2))
+    with pytest.raises(ValueError, match="leave that image out"):
+        choose_score(np.array([[1.0, math.nan]]), np.ones((1, 2)), logit_scale=1.0)
+
+
+def test_the_chosen_score_has_the_best_auroc() -> None:
+    chance = np.random.default_rng(3)
+    known = 5 * chance.standard_normal((60, 6)) + 4 * np.eye(6)[chance.integers(0, 6, 60)]
+    unknown = 4 * chance.standard_normal((40, 6))
+    measured = {
+        name: auroc(score(known, 10.0), score(unknown, 10.0)) for name, score in SCORES.items()
+    }
+    assert len(set(measured.values())) > 1
+    assert measured[choose_score(known, unknown, logit_scale=10.0)] == max(measured.values())
+
+
+def test_a_shift_of_all_logits_is_seen_by_energy_and_not_by_probabilities() -> None:
+    known = random_logits()
+    assert choose_score(known + 50, known, logit_scale=10.0) == "energy"
+
+
+def test_among_equal_scores_the_first_is_chosen() -> None:
+    logits = random_logits()
+    assert choose_score(logits, logits, logit_scale=10.0) == next(iter(SCORES)) == "msp"
