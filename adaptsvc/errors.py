@@ -5,6 +5,9 @@
     ├── ImageError              the bytes sent cannot become a picture
     │   ├── NotAnImageError     not a format we read, or truncated
     │   └── ImageTooLargeError  over the cap on bytes, pixels or side
+    ├── LabelError              a label cannot be used
+    │   ├── UnknownClassError   it is none of the class names
+    │   └── ImageNotSeenError   it came without an image, and there is none of its id
     ├── ModelError              the named CLIP cannot be loaded or exported
     │   └── ParityError         torch and ONNX Runtime disagree on the exported model
     ├── VersionError            something about a model version
@@ -14,6 +17,7 @@
     │   └── PromotionConflictError  somebody else promoted first
     ├── ObjectiveError          an objective was given shapes or values it cannot use
     │   └── NonFiniteStepError  a step produced NaN or Inf and was undone
+    ├── RanksError              the processes that learn together cannot start or lost one another
     └── CheckpointError         the worker's checkpoint cannot be read
 
 Each message names what came, what was expected and what to do; the offending data are attributes.
@@ -55,6 +59,18 @@ class ImageTooLargeError(ImageError):
         self.what = what
         self.value = value
         self.limit = limit
+
+
+class LabelError(AdaptsvcError):
+    """A label cannot be used."""
+
+
+class UnknownClassError(LabelError):
+    """The label is none of the class names."""
+
+
+class ImageNotSeenError(LabelError):
+    """The label came without an image, and there is none of its id."""
 
 
 class ModelError(AdaptsvcError):
@@ -99,6 +115,10 @@ class ObjectiveError(AdaptsvcError):
 
 class NonFiniteStepError(ObjectiveError):
     """A step gave NaN or Inf; the weights were restored to what they were before it."""
+
+
+class RanksError(AdaptsvcError):
+    """The processes that learn together cannot start, lost one another, or one of them gave up."""
 
 
 class CheckpointError(AdaptsvcError):

@@ -1,13 +1,13 @@
 """One learner: what is trained, one step at a time, undone when it goes wrong.
 
-It knows nothing of CLIP, streams or files: it is given an image encoder and a function that makes class
-embeddings. The model stays in eval mode, so BatchNorm's running statistics do not move.
+It knows nothing of CLIP, streams or files, nor of how ranks talk: it is given an image encoder and a
+function that makes class embeddings. The model stays in eval mode, so BatchNorm's running statistics do not
+move.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from adaptsvc.adapt.distributed import SINGLE, Ranks
 from adaptsvc.adapt.objective import Objective
-from adaptsvc.errors import NonFiniteStepError, ObjectiveError
+from adaptsvc.adapt.stepping import Descent, Group, Stepper
+from adaptsvc.errors import ObjectiveError
 
 NORMALIZATIONS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
@@ -74,6 +76,7 @@ class Adapter:
         logit_scale: s > 0.
         objective: the loss.
         settings: rates and length.
+        ranks: the processes that step together, from equal weights; by default this one alone.
     """
 
     def __init__(
@@ -86,85 +89,46 @@ class Adapter:
         logit_scale: float,
         objective: Objective,
         settings: StepSettings,
+        ranks: Ranks = SINGLE,
     ) -> None:
         self._encode = encode
         self._class_embeddings = class_embeddings
         self._logit_scale = logit_scale
         self._objective = objective
-        self.parameters = {**norms, **context}
-        self._rates = [settings.learning_rate, settings.context_learning_rate]
-        self._total_steps = settings.total_steps
-        self._steps = 0
-        groups = [{"params": list(norms.values())}, {"params": list(context.values())}]
-        self._optimizer = torch.optim.SGD(
-            groups, lr=settings.learning_rate, momentum=settings.momentum
+        self._ranks = ranks
+        self.stepper = Stepper(
+            Group(norms, settings.learning_rate),
+            Group(context, settings.context_learning_rate),
+            descent=Descent(settings.momentum, settings.total_steps),
+            ranks=ranks,
         )
 
     def step(self, images: Tensor, weights: Tensor) -> dict[str, float]:
-        """One optimizer step on a batch.
+        """One optimizer step on a batch, the same on every rank.
 
         Args:
-            images: (N, 3, H, W) normalised float.
-            weights: (N,) above 0.
+            images: (N, 3, H, W) normalised float, this rank's share of the batch; N may be 0.
+            weights: (N,) above 0, of those images.
 
         Returns:
-            The loss (`loss`) and its named parts.
+            The whole batch's loss (`loss`) and its named parts.
 
         Raises:
-            NonFiniteStepError: loss, gradient or new weight is NaN or Inf; the weights are as before.
+            NonFiniteStepError: loss, gradient or new weight is NaN or Inf on a rank; the weights are as
+                before on all.
+            RanksError: another rank is gone.
         """
-        before = self.snapshot()
-        self._set_rates()
         with torch.enable_grad():
-            logits = self._logit_scale * self._encode(images) @ self._class_embeddings().T  # (N, C)
-            loss = self._objective(logits, weights)
-            self._optimizer.zero_grad(set_to_none=True)
-            loss.total.backward()
-        self._refuse_unless_finite([loss.total.detach(), *self._gradients()], before, "gradient")
-        self._optimizer.step()
-        self._refuse_unless_finite(self.parameters.values(), before, "weight")
-        self._steps += 1
+            logits = self._ranks.gather(self._logits(images))  # (N of all ranks, C)
+            loss = self._objective(logits, self._ranks.gather(weights))
+        self.stepper.step(loss.total, backward=len(images) > 0)
         return {"loss": loss.total.item(), **{k: v.item() for k, v in loss.parts.items()}}
 
-    def snapshot(self) -> dict[str, Tensor]:
-        """A copy of every trained parameter."""
-        return {name: p.detach().clone() for name, p in self.parameters.items()}
-
-    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
-        """Put a snapshot back and forget the optimizer's momentum."""
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(snapshot[name])
-        self._optimizer.state.clear()
-
-    def _set_rates(self) -> None:
-        cosine = cosine_decay(self._steps, self._total_steps)
-        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * cosine
-
-    def _gradients(self) -> list[Tensor]:
-        return [p.grad for p in self.parameters.values() if p.grad is not None]
-
-    def _refuse_unless_finite(
-        self, tensors: Iterable[Tensor], before: Mapping[str, Tensor], what: str
-    ) -> None:
-        if all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
-            return
-        self.restore(before)
-        raise NonFiniteStepError(
-            f"step {self._steps + 1} gave a {what} that is NaN or Inf; the weights were restored: "
-            "lower the learning rate"
-        )
-
-
-def cosine_decay(step: int, total_steps: int) -> float:
-    """Factor from 1 at step 0 towards 0 at `total_steps`, at least 0.
-
-    Example:
-        >>> [round(cosine_decay(step, 4), 3) for step in range(5)]
-        [1.0, 0.854, 0.5, 0.146, 0.0]
-    """
-    return 0.5 * (1 + math.cos(math.pi * min(step, total_steps) / total_steps))
+    def _logits(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, C); many towers refuse an empty share, so it does not reach them."""
+        classes = self._class_embeddings()  # (C, D)
+        embeddings = self._encode(images) if len(images) else classes[:0]  # (N, D)
+        return self._logit_scale * embeddings @ classes.T
 
 
 def trainable_only(module: nn.Module, parameters: Sequence[nn.Parameter]) -> None:

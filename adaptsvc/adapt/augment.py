@@ -5,6 +5,9 @@ It knows nothing of files or models.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional as transforms
@@ -13,6 +16,17 @@ from torchvision.transforms.v2.functional import InterpolationMode
 SCALE = (0.5, 1.0)
 RATIO = (3 / 4, 4 / 3)
 ATTEMPTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """What is drawn for one image: a box in pixels, and whether to mirror what is in it."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool
 
 
 def augment(pixels: Tensor, generator: Generator) -> Tensor:
@@ -25,23 +39,49 @@ def augment(pixels: Tensor, generator: Generator) -> Tensor:
     Returns:
         (N, 3, H, W) uint8.
     """
-    return torch.stack([_augment_one(image, generator) for image in pixels])
+    count, _, height, width = pixels.shape
+    return apply_crops(pixels, draw_crops(count, height, width, generator=generator))
 
 
-def _augment_one(image: Tensor, generator: Generator) -> Tensor:
-    _, height, width = image.shape
-    top, left, crop_height, crop_width = _crop_box(height, width, generator)
+def draw_crops(count: int, height: int, width: int, *, generator: Generator) -> list[Crop]:
+    """The crops of `count` images (3, height, width): cheap, so that every rank draws a whole batch's."""
+    return [
+        Crop(
+            *_crop_box(height, width, generator),
+            flip=bool(torch.rand((), generator=generator) < 0.5),
+        )
+        for _ in range(count)
+    ]
+
+
+def apply_crops(pixels: Tensor, crops: Sequence[Crop]) -> Tensor:
+    """Each image's crop, at the size of the image.
+
+    Args:
+        pixels: (N, 3, H, W) uint8; N may be 0.
+        crops: N, drawn for images of that size.
+
+    Returns:
+        (N, 3, H, W) uint8.
+    """
+    out = pixels.new_empty(pixels.shape)
+    for row, image, crop in zip(out, pixels, crops, strict=True):
+        row.copy_(_apply(image, crop))
+    return out
+
+
+def _apply(image: Tensor, crop: Crop) -> Tensor:
     out: Tensor = transforms.resized_crop(
         image,
-        top,
-        left,
-        crop_height,
-        crop_width,
-        [height, width],
+        crop.top,
+        crop.left,
+        crop.height,
+        crop.width,
+        list(image.shape[-2:]),
         InterpolationMode.BICUBIC,
         antialias=True,
     )
-    return out.flip(-1) if torch.rand((), generator=generator) < 0.5 else out
+    return out.flip(-1) if crop.flip else out
 
 
 def _crop_box(height: int, width: int, generator: Generator) -> tuple[int, int, int, int]:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from adaptsvc.adapt.adapter import (
     Adapter,
     StepSettings,
-    cosine_decay,
     norm_parameters,
     trainable_only,
     unit,
 )
 from adaptsvc.adapt.objective import OBJECTIVES, Loss, Objective
+from adaptsvc.adapt.stepping import cosine_decay
 from adaptsvc.errors import NonFiniteStepError, ObjectiveError
 
 UEO = OBJECTIVES["ueo"]
@@ -197,7 +197,7 @@ def test_the_context_may_be_empty() -> None:
         settings=SETTINGS,
     )
     adapter.step(toy.images, WEIGHTS)
-    assert set(adapter.snapshot()) == set(toy.norms)
+    assert set(adapter.stepper.snapshot()) == set(toy.norms)
 
 
 def test_a_step_learns_even_where_gradients_are_switched_off() -> None:
@@ -206,6 +206,12 @@ def test_a_step_learns_even_where_gradients_are_switched_off() -> None:
     with torch.no_grad():
         toy.adapter().step(toy.images, WEIGHTS)
     assert changed(before, toy.state())
+
+
+def test_a_batch_without_images_is_refused() -> None:
+    toy = Toy()
+    with pytest.raises(ObjectiveError, match="with N at least 1"):
+        toy.adapter().step(toy.images[:0], WEIGHTS[:0])
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -260,30 +266,30 @@ def test_a_good_step_after_a_refused_one_is_as_if_there_had_been_none() -> None:
 def test_restore_brings_a_snapshot_back_exactly() -> None:
     toy = Toy()
     before, adapter = toy.state(), toy.adapter()
-    snapshot = adapter.snapshot()
+    snapshot = adapter.stepper.snapshot()
     adapter.step(toy.images, WEIGHTS)
-    adapter.restore(snapshot)
+    adapter.stepper.restore(snapshot)
     assert changed(before, toy.state()) == set()
 
 
 def test_a_snapshot_is_a_copy_of_every_trained_parameter() -> None:
     toy = Toy()
     adapter = toy.adapter()
-    snapshot = adapter.snapshot()
+    snapshot = adapter.stepper.snapshot()
     adapter.step(toy.images, WEIGHTS)
-    assert changed(snapshot, adapter.snapshot()) == {*toy.norms, "context"}
+    assert changed(snapshot, adapter.stepper.snapshot()) == {*toy.norms, "context"}
     assert not any(tensor.requires_grad for tensor in snapshot.values())
 
 
 def test_restore_forgets_the_momentum() -> None:
     toy = Toy()
     adapter = toy.adapter(replace(SETTINGS, momentum=0.9, total_steps=10**9))
-    snapshot = adapter.snapshot()
+    snapshot = adapter.stepper.snapshot()
     adapter.step(toy.images, WEIGHTS)
-    first = adapter.snapshot()
-    adapter.restore(snapshot)
+    first = adapter.stepper.snapshot()
+    adapter.stepper.restore(snapshot)
     adapter.step(toy.images, WEIGHTS)
-    assert changed(first, adapter.snapshot()) == set()
+    assert changed(first, adapter.stepper.snapshot()) == set()
 
 
 def test_same_seed_gives_the_same_weights_and_another_seed_others() -> None:

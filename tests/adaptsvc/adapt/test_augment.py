@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from adaptsvc.adapt.augment import RATIO, SCALE, _crop_box, augment
+from adaptsvc.adapt.augment import RATIO, SCALE, _crop_box, apply_crops, augment, draw_crops
 
 SIDES = st.integers(8, 300)
 SEEDS = st.integers(0, 2**31)
@@ -71,6 +71,27 @@ def test_a_whole_image_crop_gives_the_image_or_its_mirror_image() -> None:
 def test_a_uniform_picture_stays_itself() -> None:
     grey = torch.full((4, 3, 16, 16), 131, dtype=torch.uint8)
     assert torch.equal(augment(grey, generator()), grey)
+
+
+@pytest.mark.parametrize("cut", [0, 2, 5])
+def test_parts_of_a_batch_become_what_the_batch_becomes(cut: int) -> None:
+    pixels = pictures(5)
+    crops = draw_crops(5, 16, 16, generator=generator())
+    parts = [apply_crops(pixels[:cut], crops[:cut]), apply_crops(pixels[cut:], crops[cut:])]
+    assert torch.equal(torch.cat(parts), augment(pixels, generator()))
+
+
+def test_drawing_moves_the_generator_and_applying_does_not() -> None:
+    chance = generator()
+    crops = draw_crops(4, 16, 16, generator=chance)
+    assert draw_crops(4, 16, 16, generator=chance) != crops
+    pixels = pictures()
+    assert torch.equal(apply_crops(pixels, crops), apply_crops(pixels, crops))
+
+
+def test_as_many_crops_as_images_are_wanted() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        apply_crops(pictures(3), draw_crops(2, 16, 16, generator=generator()))
 
 
 @settings(deadline=None)
