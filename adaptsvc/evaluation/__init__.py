@@ -1,0 +1,1 @@
+"""The evaluation: methods measured on a labeled folder of images, under four kinds of prior knowledge."""
