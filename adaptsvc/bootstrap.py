@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 import torch
 
+from adaptsvc.adapt.distributed import SINGLE, Ranks, start_from_environment
 from adaptsvc.clip.load import Clip, load
 from adaptsvc.clip.prompt import Prompt
 from adaptsvc.config import Settings
@@ -77,18 +79,47 @@ def open_log(settings: Settings) -> SqliteLog:
     )
 
 
-def build_worker(settings: Settings, observer: Observer, stop: threading.Event) -> Worker:
+def run_worker(
+    settings: Settings, observer: Observer, stop: threading.Event, environment: Mapping[str, str]
+) -> None:
+    """Learn from the stream until told to stop; of several ranks the first one does, the others help.
+
+    Args:
+        settings: of this process.
+        observer: told what happens.
+        stop: set to end after the step at hand.
+        environment: where a launcher such as torchrun says which rank this is.
+
+    Raises:
+        ModelError: the model cannot be loaded or exported.
+        RanksError: another rank is gone.
+    """
+    ranks = start_from_environment(environment, device=settings.learn.device)
+    if ranks.rank == 0:
+        worker = build_worker(settings, observer, stop, ranks)
+        try:
+            worker.run()
+        finally:
+            worker.dismiss()
+        return
+    clip, prompt, encoder, _ = _load(settings, str(ranks.device))
+    Learner(clip, prompt, encoder, ranks).follow()
+    ranks.close()
+
+
+def build_worker(
+    settings: Settings, observer: Observer, stop: threading.Event, ranks: Ranks = SINGLE
+) -> Worker:
     """A worker ready to run."""
     ready = prepare(settings)
     runtime = Runtime(settings.serve.device, torch.get_num_threads())
-    base = ready.encoder.base
     stream = open_log(settings)
     parts = Parts(
         log=stream,
         store=ready.store,
         pointer=ready.pointer,
-        learner=Learner(ready.clip, ready.prompt, ready.encoder),
-        publisher=Publisher(ready.store, ready.pointer, base, runtime, settings),
+        learner=Learner(ready.clip, ready.prompt, ready.encoder, ranks),
+        publisher=Publisher(ready.store, ready.pointer, runtime, settings),
         preprocess=ready.clip.preprocess,
         observer=observer,
         enforce_retention=stream.enforce_retention,
@@ -96,10 +127,10 @@ def build_worker(settings: Settings, observer: Observer, stop: threading.Event) 
     return Worker(parts, settings, stop)
 
 
-def _load(settings: Settings) -> tuple[Clip, Prompt, Encoder, VersionStore]:
+def _load(settings: Settings, device: str = "") -> tuple[Clip, Prompt, Encoder, VersionStore]:
     if settings.learn.threads:
         torch.set_num_threads(settings.learn.threads)
-    clip = load(settings.model, device=settings.learn.device)
+    clip = load(settings.model, device=device or settings.learn.device)
     prompt = Prompt(clip, settings.classes, settings.prompt)
     store = VersionStore(settings.store)
     runtime = Runtime(settings.serve.device, torch.get_num_threads())
@@ -128,10 +159,12 @@ def _ensure_version(ready: Ready, settings: Settings) -> None:
 def _same_task(store: VersionStore, current: int, draft: Draft, head: Head) -> bool:
     """Whether a version goes back to this very zero-shot model: base, classes, prompt and text tower."""
     manifest = store.manifest(current)
-    keys = ("base", "classes", "prompt", "logit_scale")
+    keys = ("classes", "prompt", "logit_scale")
     if any(getattr(manifest, key) != getattr(draft, key) for key in keys):
         return False
     while manifest.parent is not None:
         manifest = store.manifest(manifest.parent)
     root = store.load(manifest.id).head.class_embeddings
-    return bool(np.allclose(root, head.class_embeddings, atol=TEXT_TOLERANCE))
+    return manifest.base == draft.base and bool(
+        np.allclose(root, head.class_embeddings, atol=TEXT_TOLERANCE)
+    )

@@ -31,22 +31,34 @@ class SampleReference(BaseModel):
     offset: int = Field(ge=0)
 
 
+class LabelReference(SampleReference):
+    """Where a labeled image can be read again, and the name of its class."""
+
+    label: str
+
+
 class Checkpoint(BaseModel):
     """The worker's memory.
 
     Attributes:
         offsets: next offset to read, per ``topic/partition``.
         window: the images of the window, oldest first.
-        new_images: images that came since the last round.
+        labels: the labeled images, oldest first.
+        new_images: images that came since the last unlabeled round.
+        new_labels: labels that came since the last round on labels.
         rounds: how many rounds there have been; the seed of the next one is made from it.
+        patience: what the last rounds came to, as adaptsvc.trust.patience counts it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     offsets: dict[str, int] = {}
     window: tuple[SampleReference, ...] = ()
+    labels: tuple[LabelReference, ...] = ()
     new_images: int = Field(0, ge=0)
+    new_labels: int = Field(0, ge=0)
     rounds: int = Field(0, ge=0)
+    patience: dict[str, int] = {}
 
 
 def save(directory: Path, checkpoint: Checkpoint) -> None:

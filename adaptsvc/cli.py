@@ -10,11 +10,8 @@ import dataclasses
 import json
 import logging
 import os
-import signal
 import sys
-import threading
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -27,12 +24,15 @@ from adaptsvc import config
 from adaptsvc.classify import Row, classify_by, classify_here, current_predictor
 from adaptsvc.config import Settings
 from adaptsvc.errors import AdaptsvcError, ConfigError
+from adaptsvc.evaluation.command import EXAMPLE as EVAL_EXAMPLE
+from adaptsvc.evaluation.command import evaluate
 from adaptsvc.metrics import Observer, PrometheusObserver
 from adaptsvc.processes import (
     Child,
     service_command,
     service_environment,
     stop_all,
+    stop_on_signals,
     worker_command,
 )
 from adaptsvc.versions.manifest import Manifest
@@ -77,7 +77,7 @@ def up() -> None:
     """Start the service and the worker, and keep them running until Ctrl-C."""
     settings = _read()
     _refuse_open_network(settings)
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     service = Child.start("service", service_command(settings), service_environment(settings))
     children = [service, Child.start("worker", worker_command(), {})]
     _say(
@@ -110,16 +110,16 @@ def serve() -> None:
 def worker() -> None:
     """Start the worker alone: learn from the stream until told to stop."""
     settings = _read()
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     os.nice(settings.learn.niceness)
     observer = Observer()
     if settings.learn.metrics_port:
         registry = CollectorRegistry()
         observer = PrometheusObserver(registry)
         start_http_server(settings.learn.metrics_port, settings.serve.host, registry)
-    from adaptsvc.bootstrap import build_worker  # loads torch
+    from adaptsvc.bootstrap import run_worker  # loads torch
 
-    build_worker(settings, observer, stop).run()
+    run_worker(settings, observer, stop, os.environ)
 
 
 @app.command(epilog="Example: adaptsvc classify photo.jpg --classes cat,dog,car")
@@ -195,13 +195,16 @@ def demo(
     """Show the whole loop on real images: clothing photos stream past, the service learns."""
     from adaptsvc.demo.run import run_demo
 
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     console = Console(no_color=not color, stderr=as_json)
     summary = run_demo(seed=seed, out=out, keep=keep, console=console, stop=stop)
     if as_json:
         typer.echo(json.dumps(summary, indent=1))
     if stop.is_set() and not keep:
         raise typer.Exit(FAILED)
+
+
+app.command("eval", epilog=EVAL_EXAMPLE)(evaluate)
 
 
 @versions.command("list", epilog="Example: adaptsvc versions list --json")
@@ -253,20 +256,6 @@ def _refuse_open_network(settings: Settings) -> None:
             f"serve.host is {settings.serve.host!r}; there are no API keys yet, so only "
             f"{', '.join(LOOPBACK)} are served: put an authenticating proxy in front"
         )
-
-
-def _stop_on_signals() -> threading.Event:
-    """Set by the first SIGTERM or SIGINT; the second ends the process at once."""
-    stop = threading.Event()
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
-            os._exit(FAILED)
-        stop.set()
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
-    return stop
 
 
 def _open_stream(settings: Settings) -> SqliteLog:

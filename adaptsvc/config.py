@@ -87,6 +87,12 @@ class LearnSettings(_Section):
     learning_rate: float = Field(1e-2, ge=0, description="Of the norm parameters.")
     context_learning_rate: float = Field(1e-3, ge=0, description="Of the prompt context.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD.")
+    pull: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="How far a round's result goes back to the zero-shot weights; 0 is not at all.",
+    )
     weight_temperature: float = Field(
         1.0, gt=0, description="Of the sample weight's softmax, in units of the logit scale."
     )
@@ -98,6 +104,40 @@ class LearnSettings(_Section):
     checkpoint_interval_s: float = Field(30.0, gt=0, description="Between checkpoints while idle.")
     metrics_port: int = Field(0, ge=0, le=65535, description="The worker's /metrics; 0 is none.")
     seed: int = Field(0, ge=0, description="Of every random draw.")
+
+
+class TuneSettings(_Section):
+    """How a round learns from labels."""
+
+    method: Literal[
+        "core", "tes", "carot", "cross-entropy", "label-smoothing", "supervised-contrastive"
+    ] = Field("core", description="What a round on labels minimises; the last three are baselines.")
+    labels_min: int = Field(
+        64, ge=0, description="New labels that start a round on labels; 0 starts none."
+    )
+    buffer_images: int = Field(2048, ge=2, description="Most recent labeled images that are kept.")
+    held_out_share: float = Field(
+        0.25, gt=0, lt=1, description="Share of the labels that is only judged by."
+    )
+    trained: Literal["norm", "last-block", "all"] = Field(
+        "norm",
+        description="Which of the image tower's weights; more than `norm` ships a whole model.",
+    )
+    passes: float = Field(10.0, gt=0, description="How often a round sees each labeled image.")
+    batch_images: int = Field(32, ge=2, description="Images per optimizer step.")
+    learning_rate: float = Field(1e-2, ge=0, description="Of the image tower.")
+    head_learning_rate: float = Field(1e-2, ge=0, description="Of the class head.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of Nesterov's SGD.")
+    weight_decay: float = Field(1e-4, ge=0, description="Of every trained weight.")
+    interpolation: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the tuned weights, the rest is the zero-shot model (WiSE-FT); 1 is off.",
+    )
+    adversarial: Literal["none", "l2", "linf"] = Field(
+        "none", description="Train on PGD images as well, within 0.5 (l2) or 4/255 (linf)."
+    )
 
 
 class GuardSettings(_Section):
@@ -118,6 +158,21 @@ class GuardSettings(_Section):
         le=1,
         description="Share of the window's surest zero-shot answers held as confident.",
     )
+    class_kept: float = Field(
+        0.1, ge=0, le=1, description="Least share of a class's zero-shot choices it must keep."
+    )
+    window_spread: float = Field(
+        0.3, ge=0, le=1, description="Least spread of a window over the classes; 0 learns from any."
+    )
+    window_sure_share: float = Field(
+        0.05, ge=0, le=1, description="Least share of a window that zero-shot has some idea of."
+    )
+    labels_min: int = Field(
+        30, ge=1, description="Held-out labels that are enough to judge and calibrate by."
+    )
+    refusals: int = Field(3, ge=1, description="Refused rounds in a row that freeze learning.")
+    cool_down_rounds: int = Field(4, ge=1, description="Rounds that a freeze skips.")
+    freezes: int = Field(3, ge=1, description="Freezes that end in going back a version.")
 
 
 class OodSettings(_Section):
@@ -127,7 +182,10 @@ class OodSettings(_Section):
         "energy", description="Which score."
     )
     accepted: float = Field(
-        0.95, gt=0, lt=1, description="Share of the window's images the threshold accepts."
+        0.95,
+        gt=0,
+        lt=1,
+        description="Share the threshold accepts: of held-out labeled images, else of the window.",
     )
 
 
@@ -160,6 +218,7 @@ class Settings(BaseSettings):
     serve: ServeSettings = ServeSettings()
     stream: StreamSettings = StreamSettings()
     learn: LearnSettings = LearnSettings()
+    tune: TuneSettings = TuneSettings()
     guard: GuardSettings = GuardSettings()
     ood: OodSettings = OodSettings()
 

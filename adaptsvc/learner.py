@@ -5,33 +5,40 @@ It knows nothing of streams, of which version serves, or of publishing.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from adaptsvc.adapt.adapter import Adapter, StepSettings, trainable_only, unit
-from adaptsvc.adapt.augment import augment
+from adaptsvc.adapt.adapter import Adapter, StepSettings
+from adaptsvc.adapt.augment import apply_crops, draw_crops
+from adaptsvc.adapt.distributed import SINGLE, Ranks
+from adaptsvc.adapt.labels import LabeledSample
 from adaptsvc.adapt.objective import objective
 from adaptsvc.adapt.ueo import sample_weights
 from adaptsvc.adapt.window import Sample
-from adaptsvc.clip.export import swappable
 from adaptsvc.clip.load import Clip
 from adaptsvc.clip.prompt import Prompt
+from adaptsvc.clip.tower import Tower, numpy_of
 from adaptsvc.config import LearnSettings
-from adaptsvc.errors import ParityError
+from adaptsvc.errors import NonFiniteStepError, ParityError, RanksError
 from adaptsvc.serving.encoder import Encoder
 from adaptsvc.serving.predictor import logits_of
 from adaptsvc.trust.calibration import softmax
 from adaptsvc.types import Float32, Tensors, UInt8
+from adaptsvc.versions.manifest import Method
 from adaptsvc.versions.store import Version
 
+log = logging.getLogger(__name__)
 CHECK_IMAGES = 32
 COSINE_LIMIT = 0.9999
 ERROR_LIMIT = 1e-4  # a delta that was ignored changes small rounds' embeddings by more than this
+TUNED_HEAD = 1e-4  # a head nearer to what its prompt gives is the prompt's, rounded elsewhere
 TIE = 1e-3  # logits so near to each other may change places between two correct runtimes
 
 
@@ -40,18 +47,24 @@ class Candidate:
     """What a round learned.
 
     Attributes:
+        method: how.
         delta: the norm parameters, by name.
+        tower: the tower's other weights that are not the CLIP's own, by name; usually none.
         context: (M, W).
         class_embeddings: (C, D).
         losses: of the last step.
         images: how many images were stepped on.
+        labels_used: whether it was learned from labels.
     """
 
+    method: Method
     delta: Tensors
+    tower: Tensors
     context: Float32
     class_embeddings: Float32
     losses: dict[str, float]
     images: int
+    labels_used: bool = False
 
 
 class Learner:
@@ -61,42 +74,51 @@ class Learner:
         clip: what learns; its parameters are changed in place.
         prompt: its class names and context.
         encoder: the base model on ONNX Runtime, frozen: three to five times faster than torch.
+        ranks: the processes a round is shared by; this one alone by default. All but rank 0 `follow`.
     """
 
-    def __init__(self, clip: Clip, prompt: Prompt, encoder: Encoder) -> None:
-        self._clip = clip
+    def __init__(self, clip: Clip, prompt: Prompt, encoder: Encoder, ranks: Ranks = SINGLE) -> None:
+        self._ranks = ranks
+        self.clip = clip
+        self.tower = Tower(clip)
         self._prompt = prompt
         self._encoder = encoder
-        self._norms = swappable(clip)
-        self._initial_norms = {name: p.detach().clone() for name, p in self._norms.items()}
         self._initial_context = prompt.context.detach().clone()
-        self._device = prompt.context.device
         with torch.no_grad():
-            self.zero_shot_embeddings = _numpy(prompt())  # (C, D)
-        trainable_only(clip.model, [*self._norms.values()])
-        clip.model.visual.to(
-            memory_format=torch.channels_last
-        )  # convolutions run 2 to 3 times faster
+            self.zero_shot_embeddings = numpy_of(prompt())  # (C, D)
+        self._tuned = torch.zeros(self.zero_shot_embeddings.shape, device=self.tower.device)
 
     def zero_shot(self, pixels: UInt8, weight_temperature: float) -> tuple[Float32, Float32]:
         """Frozen zero-shot probabilities (N, C) and UEO weights (N,) of images (N, 3, H, W)."""
         cosines = self._encoder.embed(pixels) @ self.zero_shot_embeddings.T
-        scale = self._clip.logit_scale
+        scale = self.clip.logit_scale
         weights = sample_weights(torch.from_numpy(cosines), scale, weight_temperature)
-        return softmax(scale * cosines.astype(np.float64)).astype(np.float32), _numpy(weights)
+        return softmax(scale * cosines.astype(np.float64)).astype(np.float32), numpy_of(weights)
 
-    def load(self, version: Version) -> None:
-        """Start from a version: its norm parameters and its prompt context."""
+    def load(self, version: Version, tuned: Tensors | None = None) -> None:
+        """Start from a version: its weights, its prompt context, and what labels made of its head.
+
+        Args:
+            version: where to start.
+            tuned: the weights of its base that are not the CLIP's own, by name.
+        """
+        self.tower.load({**(tuned or {}), **version.delta})
+        context = version.head.context
         with torch.no_grad():
-            for name, parameter in self._norms.items():
-                value = version.delta.get(name)
-                source = self._initial_norms[name] if value is None else torch.from_numpy(value)
-                parameter.copy_(source)
             self._prompt.context.copy_(
-                torch.from_numpy(version.head.context)
+                torch.from_numpy(context)
                 if version.manifest.parent is not None
                 else self._initial_context
             )
+            head = torch.from_numpy(version.head.class_embeddings).to(self.tower.device)
+            gap = head - self._prompt()
+        tuned_head = bool(gap.abs().max() > TUNED_HEAD)
+        self._tuned = gap if tuned_head else torch.zeros_like(gap)
+
+    def class_embeddings(self) -> Float32:
+        """What the prompt says now: (C, D), unit norm."""
+        with torch.no_grad():
+            return numpy_of(self._prompt())
 
     def learn(
         self,
@@ -116,22 +138,72 @@ class Learner:
 
         Raises:
             NonFiniteStepError: a step gave NaN or Inf.
+            RanksError: another rank is gone.
         """
-        generator = Generator().manual_seed(seed)
-        batch = min(settings.batch_images, len(samples))
-        steps = max(1, math.ceil(settings.passes * len(samples) / batch))
-        adapter = self._adapter(settings, steps)
-        pixels = torch.from_numpy(np.stack([sample.pixels for sample in samples]))  # (N, 3, H, W)
-        weights = torch.tensor([sample.weight for sample in samples])  # (N,)
+        job = {
+            "weights": {k: torch.from_numpy(v) for k, v in self._weights().items()},
+            "context": self._prompt.context.detach().cpu(),
+            "tuned": self._tuned.cpu(),
+            "pixels": torch.from_numpy(np.stack([sample.pixels for sample in samples])),
+            "sample_weights": torch.tensor([sample.weight for sample in samples]),
+            "settings": settings.model_dump(),
+            "seed": seed,
+        }
+        return self._round(self._ranks.broadcast(job), between_steps)
+
+    def follow(self) -> None:
+        """Take this rank's share of every round that rank 0 starts, until it says that there are no more."""
+        while (job := self._ranks.broadcast(None)) is not None:
+            self.tower.load({name: numpy_of(value) for name, value in job["weights"].items()})
+            with torch.no_grad():
+                self._prompt.context.copy_(job["context"])
+            self._tuned = job["tuned"].to(self.tower.device)
+            try:
+                self._round(job, lambda: None)
+            except (NonFiniteStepError, RanksError) as exc:
+                log.warning("the round ended: %s", exc)
+
+    def dismiss(self) -> None:
+        """Tell the ranks that follow that there are no more rounds."""
+        self._ranks.broadcast(None)
+        self._ranks.close()
+
+    def _round(self, job: dict[str, Any], between_steps: Callable[[], None]) -> Candidate:
+        """The same steps on every rank, each on its share of every batch."""
+        settings = LearnSettings(**job["settings"])
+        pixels, weights = job["pixels"], job["sample_weights"]  # (N, 3, H, W), (N,)
+        generator = Generator().manual_seed(job["seed"])
+        batch = min(settings.batch_images, len(pixels))
+        steps = max(1, math.ceil(settings.passes * len(pixels) / batch))
+        adapter, mine = self._adapter(settings, steps), self._ranks.share(batch)
         losses: dict[str, float] = {}
-        for index in batches(len(samples), batch, steps, generator):
-            between_steps()
-            images = self._normalised(augment(pixels[index], generator))
-            losses = adapter.step(images, weights[index].to(self._device))
-        return self._candidate(losses, steps * batch)
+        for index in batches(len(pixels), batch, steps, generator):
+            with self._ranks.together():
+                between_steps()
+            crops = draw_crops(batch, *pixels.shape[2:], generator=generator)[mine]
+            images = self.tower.scaled(apply_crops(pixels[index[mine]], crops))
+            losses = adapter.step(
+                self.tower.standardised(images), weights[index[mine]].to(self.tower.device)
+            )
+        if settings.pull:
+            self._pull(settings.pull)
+        return self._candidate(settings.objective, losses, steps * batch)
+
+    def _pull(self, share: float) -> None:
+        """Forgetting control: what was learned goes back toward the zero-shot model by a share."""
+        self.tower.interpolate(1 - share, self.tower.norms)
+        with torch.no_grad():
+            self._prompt.context.lerp_(self._initial_context, share)
+
+    def _weights(self) -> Tensors:
+        """All that is not the CLIP's own in the tower, and every norm."""
+        return {**self.tower.changed(), **self.tower.norm_values()}
 
     def check_parity(
-        self, candidate: Candidate, encoder: Encoder, samples: Sequence[Sample]
+        self,
+        candidate: Candidate,
+        encoder: Encoder,
+        samples: Sequence[Sample] | Sequence[LabeledSample],
     ) -> None:
         """Refuse a candidate that ONNX Runtime answers otherwise than torch does.
 
@@ -139,12 +211,11 @@ class Learner:
             ParityError: a cosine under 0.9999, an error over 1e-4, or another top class beyond a tie.
         """
         pixels = np.stack([sample.pixels for sample in samples[-CHECK_IMAGES:]])
-        with torch.no_grad():
-            expected = _numpy(self._encode(self._normalised(torch.from_numpy(pixels))))
+        expected = numpy_of(self.tower.embed(torch.from_numpy(pixels)))
         found = encoder.embed(pixels)
         cosine = float((expected * found).sum(axis=1).min())
         error = float(np.abs(expected - found).max())
-        scale = self._clip.logit_scale
+        scale = self.clip.logit_scale
         ours = logits_of(expected, candidate.class_embeddings, scale)
         theirs = logits_of(found, candidate.class_embeddings, scale)
         rows = np.arange(len(ours))
@@ -158,35 +229,34 @@ class Learner:
             )
 
     def _adapter(self, settings: LearnSettings, steps: int) -> Adapter:
+        self.tower.train(self.tower.norms)
         self._prompt.context.requires_grad_(True)
         return Adapter(
-            self._encode,
-            self._prompt,
-            norms=self._norms,
+            self.tower.module,
+            self._class_embeddings,
+            norms=self.tower.norms,
             context={"context": self._prompt.context},
-            logit_scale=self._clip.logit_scale,
+            logit_scale=self.clip.logit_scale,
             objective=objective(settings.objective),
             settings=StepSettings(
                 settings.learning_rate, settings.context_learning_rate, settings.momentum, steps
             ),
+            ranks=self._ranks,
         )
 
-    def _encode(self, images: Tensor) -> Tensor:
-        return unit(self._clip.model.visual(images))
+    def _class_embeddings(self) -> Tensor:
+        """What the prompt says, and what labels have added to it."""
+        prompted: Tensor = self._prompt()
+        return prompted + self._tuned
 
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        preprocess = self._clip.preprocess
-        mean = torch.tensor(preprocess.mean, device=self._device).view(1, 3, 1, 1)
-        std = torch.tensor(preprocess.std, device=self._device).view(1, 3, 1, 1)
-        images = (pixels.to(self._device).float() / 255 - mean) / std
-        return images.contiguous(memory_format=torch.channels_last)
-
-    def _candidate(self, losses: dict[str, float], images: int) -> Candidate:
+    def _candidate(self, method: Method, losses: dict[str, float], images: int) -> Candidate:
         with torch.no_grad():
-            embeddings = _numpy(self._prompt())
+            embeddings = numpy_of(self._class_embeddings())
         return Candidate(
-            delta={name: _numpy(p).copy() for name, p in self._norms.items()},
-            context=_numpy(self._prompt.context).copy(),
+            method=method,
+            delta=self.tower.norm_values(),
+            tower=self.tower.changed(),
+            context=numpy_of(self._prompt.context).copy(),
             class_embeddings=embeddings,
             losses=losses,
             images=images,
@@ -207,8 +277,3 @@ def batches(count: int, size: int, steps: int, generator: Generator) -> Iterator
             pending = torch.cat([pending, torch.randperm(count, generator=generator)])
         yield pending[:size]
         pending = pending[size:]
-
-
-def _numpy(tensor: Tensor) -> Float32:
-    array: Float32 = tensor.detach().float().cpu().numpy()
-    return array

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from adaptsvc.types import Prediction
 
 Stage: TypeAlias = Literal["decode", "infer"]
-Outcome: TypeAlias = Literal["promoted", "refused", "failed", "conflict", "stopped"]
+Outcome: TypeAlias = Literal["promoted", "refused", "failed", "conflict", "stopped", "skipped"]
 MessageOutcome: TypeAlias = Literal["learned", "dead_letter", "duplicate"]
 
 PREFIX = "adaptsvc"
@@ -51,6 +51,12 @@ class Observer:
 
     def judged(self, marginal_entropy_nats: float, agreement: float, temperature: float) -> None:
         """The guard looked at a candidate."""
+
+    def estimated(self, accuracy: float) -> None:
+        """The accuracy of the version that now serves was estimated without labels."""
+
+    def went_back(self) -> None:
+        """An earlier version serves again after too many refused rounds."""
 
     def checkpointed(self, at_s: float) -> None:
         """A checkpoint was written, at that Unix time."""
@@ -153,6 +159,16 @@ class PrometheusObserver(Observer):
             registry,
         )
         self._temperature = self._gauge("temperature", "Of the last candidate.", registry)
+        self._accuracy = self._gauge(
+            "accuracy_estimate",
+            "Of the version promoted last, on its window, estimated without labels.",
+            registry,
+        )
+        self._returns = Counter(
+            f"{PREFIX}_returns_total",
+            "Times an earlier version was made to serve after too many refused rounds.",
+            registry=registry,
+        )
         self._checkpoint = self._gauge(
             "checkpoint_timestamp_seconds",
             "Unix time of the last checkpoint; its age is time() minus it.",
@@ -205,6 +221,14 @@ class PrometheusObserver(Observer):
         self._entropy.set(marginal_entropy_nats)
         self._agreement.set(agreement)
         self._temperature.set(temperature)
+
+    def estimated(self, accuracy: float) -> None:
+        """The accuracy of the version that now serves was estimated without labels."""
+        self._accuracy.set(accuracy)
+
+    def went_back(self) -> None:
+        """An earlier version serves again after too many refused rounds."""
+        self._returns.inc()
 
     def checkpointed(self, at_s: float) -> None:
         """A checkpoint was written, at that Unix time."""

@@ -1,35 +1,29 @@
-"""A candidate to a version, or to a refusal: parity, guard, calibration, publication, promotion.
+"""A candidate to a version, or to a refusal: parity, evidence, publication, promotion.
 
-It knows nothing of streams or of how the candidate was learned.
+It knows nothing of streams, of how the candidate was learned, or of what speaks against it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from adaptsvc.adapt.window import Sample
-from adaptsvc.clip.export import export_base
+from adaptsvc.clip.export import export_base, export_tuned
 from adaptsvc.clip.load import Clip
 from adaptsvc.config import Settings
 from adaptsvc.errors import PromotionConflictError
+from adaptsvc.evidence import Evidence, Examiner, RoundContext
 from adaptsvc.learner import Candidate, Learner
 from adaptsvc.metrics import Outcome
 from adaptsvc.serving.encoder import Encoder, Runtime
 from adaptsvc.serving.encoder import build as build_encoder
-from adaptsvc.serving.predictor import describe_self_test, logits_of
-from adaptsvc.trust import ood
-from adaptsvc.trust.calibration import softmax, temperature_for_confidence
-from adaptsvc.trust.guard import GuardLimits, Verdict, judge
-from adaptsvc.types import Float32, Float64
+from adaptsvc.serving.predictor import describe_self_test
+from adaptsvc.types import Float32, Tensors
 from adaptsvc.versions.delta import Head
 from adaptsvc.versions.manifest import Calibration, Draft, OodRule
 from adaptsvc.versions.pointer import Pointer
-from adaptsvc.versions.store import Base, Version, VersionStore
-
-EMBED_BATCH = 32
+from adaptsvc.versions.store import Base, VersionStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +34,13 @@ class Decision:
         outcome: promoted, refused by the guard, or overtaken by another promotion.
         version: its id, or the one that goes on serving.
         reasons: why it does not serve; empty when it does.
+        evidence: what was found out about it.
     """
 
     outcome: Outcome
     version: int
     reasons: tuple[str, ...]
-    verdict: Verdict
-    temperature: float
-
-
-@dataclass(frozen=True, slots=True)
-class RoundContext:
-    """What a round is known by: from where, on what, with which draws."""
-
-    parent: Version
-    samples: Sequence[Sample]
-    offsets: dict[str, int]
-    seed: int
+    evidence: Evidence
 
 
 class Publisher:
@@ -65,89 +49,89 @@ class Publisher:
     Args:
         store: where versions go.
         pointer: which one serves.
-        base: what they are deltas to.
         runtime: where candidates are tried.
         settings: the worker's.
     """
 
     def __init__(
-        self,
-        store: VersionStore,
-        pointer: Pointer,
-        base: Base,
-        runtime: Runtime,
-        settings: Settings,
+        self, store: VersionStore, pointer: Pointer, runtime: Runtime, settings: Settings
     ) -> None:
         self._store = store
         self._pointer = pointer
-        self._base = base
         self._runtime = runtime
         self._settings = settings
+        self._examiner = Examiner(store, runtime, settings)
 
     def decide(self, learner: Learner, candidate: Candidate, context: RoundContext) -> Decision:
-        """Try a candidate on the window; publish and promote it, or keep it as refused.
+        """Try a candidate; publish and promote it, or keep it as refused.
 
         Raises:
             ParityError: ONNX Runtime does not answer as torch does.
         """
-        encoder = build_encoder(self._base, candidate.delta, self._runtime)
-        learner.check_parity(candidate, encoder, context.samples)
-        scale = context.parent.manifest.logit_scale
-        embeddings = embed_all(encoder, context.samples)
-        logits = logits_of(embeddings, candidate.class_embeddings, scale)  # (N, C)
-        zero_shot = np.stack([s.zero_shot for s in context.samples]).astype(np.float64)
-        verdict = judge(softmax(logits), zero_shot, self._limits())
-        draft, head = self._draft(candidate, context, encoder, verdict, logits)
-        temperature = draft.calibration.temperature
+        before = self._store.base(context.parent.manifest.base)
+        if _same(candidate.tower, before.tuned()):
+            return self._decide(learner, candidate, context, before)
+        base = self._store.add_base(
+            lambda directory: export_tuned(learner.clip, candidate.tower, directory)
+        )
+        try:
+            return self._decide(learner, candidate, context, base)
+        finally:
+            self._store.discard_base(base.digest)  # it stays when a version came of it
+
+    def _decide(
+        self, learner: Learner, candidate: Candidate, context: RoundContext, base: Base
+    ) -> Decision:
+        encoder = build_encoder(base, candidate.delta, self._runtime)
+        learner.check_parity(candidate, encoder, context.samples or context.labels)
+        evidence = self._examiner.examine(candidate, encoder, learner, context)
+        draft, head = self._draft(candidate, context, encoder, evidence)
         parent = context.parent.manifest.id
-        if not verdict.accepted:
-            self._store.refuse(draft, candidate.delta, head, verdict.reasons)
-            return Decision("refused", parent, verdict.reasons, verdict, temperature)
+        if evidence.reasons:
+            self._store.refuse(draft, candidate.delta, head, evidence.reasons)
+            return Decision("refused", parent, evidence.reasons, evidence)
         manifest = self._store.publish(draft, candidate.delta, head)
         try:
             self._pointer.compare_and_set(parent, manifest.id)
         except PromotionConflictError as exc:
             serving = self._pointer.read().version
-            return Decision("conflict", serving or 0, (str(exc),), verdict, temperature)
-        return Decision("promoted", manifest.id, (), verdict, temperature)
-
-    def _limits(self) -> GuardLimits:
-        guard = self._settings.guard
-        return GuardLimits(guard.marginal_entropy_kept, guard.agreement, guard.confident_share)
+            return Decision("conflict", serving or 0, (str(exc),), evidence)
+        return Decision("promoted", manifest.id, (), evidence)
 
     def _draft(
-        self,
-        candidate: Candidate,
-        context: RoundContext,
-        encoder: Encoder,
-        verdict: Verdict,
-        logits: Float64,
+        self, candidate: Candidate, context: RoundContext, encoder: Encoder, evidence: Evidence
     ) -> tuple[Draft, Head]:
         parent, settings = context.parent.manifest, self._settings
         self_test, expected = describe_self_test(encoder, context.seed)
+        section = settings.tune if candidate.labels_used else settings.learn
         draft = Draft(
             parent=parent.id,
-            base=self._base.digest,
+            base=encoder.base.digest,
             model=parent.model,
-            method=settings.learn.objective,
+            method=candidate.method,
             classes=parent.classes,
             prompt=parent.prompt,
             logit_scale=parent.logit_scale,
-            calibration=_calibration(logits, context),
-            ood=_ood_rule(logits, parent.logit_scale, settings),
+            calibration=evidence.calibration,
+            ood=evidence.ood,
             self_test=self_test,
             metrics={
                 **candidate.losses,
-                "guard_marginal_entropy_nats": verdict.marginal_entropy_nats,
-                "guard_agreement": verdict.agreement,
+                **evidence.metrics,
                 "window_images": float(len(context.samples)),
                 "stepped_images": float(candidate.images),
             },
             offsets=context.offsets,
-            config=settings.learn.model_dump(mode="json"),
+            config=section.model_dump(mode="json"),
             seed=context.seed,
         )
         return draft, Head(candidate.class_embeddings, candidate.context, expected)
+
+
+def _same(first: Tensors, second: Tensors) -> bool:
+    return first.keys() == second.keys() and all(
+        np.array_equal(value, second[name]) for name, value in first.items()
+    )
 
 
 def ensure_base(clip: Clip, store: VersionStore) -> Base:
@@ -181,25 +165,3 @@ def zero_shot_draft(
         self_test=self_test,
     )
     return draft, Head(*head, expected)
-
-
-def embed_all(encoder: Encoder, samples: Sequence[Sample]) -> Float32:
-    """Embeddings (N, D) of a whole window, in batches."""
-    parts = [
-        encoder.embed(np.stack([sample.pixels for sample in samples[start : start + EMBED_BATCH]]))
-        for start in range(0, len(samples), EMBED_BATCH)
-    ]
-    return np.concatenate(parts)
-
-
-def _calibration(logits: Float64, context: RoundContext) -> Calibration:
-    """Keep the window's mean confidence where the zero-shot model has it."""
-    confidence = float(np.mean([sample.zero_shot.max() for sample in context.samples]))
-    temperature = temperature_for_confidence(logits, confidence)
-    return Calibration(temperature=temperature, fitted_on="label-free")
-
-
-def _ood_rule(logits: Float64, logit_scale: float, settings: Settings) -> OodRule:
-    scores = ood.SCORES[settings.ood.score](logits, logit_scale)
-    threshold = ood.acceptance_threshold(scores, settings.ood.accepted)
-    return OodRule(score=settings.ood.score, threshold=threshold, fitted_on="window")

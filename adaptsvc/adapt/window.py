@@ -60,9 +60,9 @@ class Window:
         if len(self._samples) > self.capacity:
             self._samples.popitem(last=False)
 
-    def clear(self) -> None:
-        """Forget every image."""
-        self._samples.clear()
+    def get(self, image_id: str) -> Sample | None:
+        """The image of that id, if it is still here."""
+        return self._samples.get(image_id)
 
     @property
     def samples(self) -> tuple[Sample, ...]:

@@ -15,6 +15,7 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -26,8 +27,11 @@ from onnxscript import ir
 from torch import Tensor, nn
 
 from adaptsvc.adapt.adapter import norm_parameters, unit
-from adaptsvc.clip.load import Clip
+from adaptsvc.clip.load import Clip, fingerprint
 from adaptsvc.errors import ModelError
+from adaptsvc.types import Tensors
+from adaptsvc.versions.delta import to_bytes
+from adaptsvc.versions.store import TUNED
 
 Swap: TypeAlias = Literal["feed", "session"]
 INPUT, OUTPUT = "images", "embeddings"
@@ -78,6 +82,22 @@ def export_base(clip: Clip, directory: Path) -> None:
         "preprocess": clip.preprocess.to_json(),
     }
     (directory / DESCRIPTION).write_text(json.dumps(description, indent=1))
+
+
+def export_tuned(clip: Clip, changed: Tensors, directory: Path) -> None:
+    """Write a base model whose tower is no longer the CLIP's own, and what of it has changed.
+
+    Args:
+        clip: its tower as it is now.
+        changed: the changed weights by name, norms apart; what the next round starts from.
+        directory: an existing empty folder.
+
+    Raises:
+        ModelError: as `export_base`.
+    """
+    tuned = replace(clip, fingerprint=fingerprint(clip.model.visual, clip.preprocess))
+    export_base(tuned, directory)
+    (directory / TUNED).write_bytes(to_bytes(changed))
 
 
 def decide_swap(graph: Path) -> Swap:

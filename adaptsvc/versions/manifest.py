@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,18 @@ from adaptsvc.errors import VersionCorruptError
 
 SCHEMA_VERSION: Literal[1] = 1
 Digest = Field(pattern=r"^[0-9a-f]{64}$")
+Method: TypeAlias = Literal[
+    "zero-shot",
+    "ueo",
+    "information-maximisation",
+    "entropy-minimisation",
+    "core",
+    "tes",
+    "carot",
+    "cross-entropy",
+    "label-smoothing",
+    "supervised-contrastive",
+]
 
 
 class _Record(BaseModel):
@@ -67,7 +79,7 @@ class Draft(_Record):
     parent: int | None
     base: str = Digest
     model: str
-    method: Literal["zero-shot", "ueo", "information-maximisation", "entropy-minimisation"]
+    method: Method
     classes: tuple[str, ...] = Field(min_length=2)
     prompt: str
     logit_scale: float = Field(gt=0)

@@ -2,7 +2,7 @@
 
 It knows nothing of which version serves.
 
-    base/<sha256>/      model.onnx  model.data  preprocess.json
+    base/<sha256>/      model.onnx  model.data  preprocess.json  [tuned.safetensors]
     versions/000012/    manifest.json  delta.safetensors  head.safetensors
     refused/            like versions/, with reason.json; kept for inspection, never served
 """
@@ -27,6 +27,7 @@ from adaptsvc.versions.files import sha256, staging, sync_directory, sync_tree, 
 from adaptsvc.versions.manifest import Draft, Manifest, parse
 
 BASE_FILES = ("model.data", "model.onnx", "preprocess.json")
+TUNED = "tuned.safetensors"  # only in the base of a tuned model: what of the tower is not the CLIP's own
 DELTA, HEAD, MANIFEST, REASON = (
     "delta.safetensors",
     "head.safetensors",
@@ -61,6 +62,15 @@ class Base:
         """The ONNX file."""
         return self.directory / "model.onnx"
 
+    def tuned(self) -> Tensors:
+        """The tower's weights that are not the CLIP's own, norms apart; none for an untuned base.
+
+        Raises:
+            VersionCorruptError: the file cannot be read.
+        """
+        path = self.directory / TUNED
+        return tensors.from_bytes(path.read_bytes(), -1) if path.exists() else {}
+
 
 @dataclass(frozen=True, slots=True)
 class Version:
@@ -92,7 +102,7 @@ class VersionStore:
         """Store what `export` writes into an empty folder, under its digest."""
         with staging(self.root / "base") as content:
             export(content)
-            digest = _digest_of(content, BASE_FILES)
+            digest = _digest_of(content)
             sync_tree(content)
             target = self.root / "base" / digest
             try:
@@ -120,6 +130,13 @@ class VersionStore:
         if digest not in self._bases:
             self._bases[digest] = self._read_base(digest)
         return self._bases[digest]
+
+    def discard_base(self, digest: str) -> None:
+        """Delete a base that no version is a delta to; others stay."""
+        if all(self.manifest(version).base != digest for version in self.ids()):
+            self._bases.pop(digest, None)
+            with staging(self.root / "base") as content:
+                (self.root / "base" / digest).rename(content / digest)
 
     def publish(self, draft: Draft, delta: Tensors, head: Head) -> Manifest:
         """Store a version under the next free id; it is complete or not there at all."""
@@ -233,7 +250,7 @@ class VersionStore:
                 f"the base model {digest[:12]} is not in {directory.parent}; "
                 "run 'adaptsvc export' with the model it was made from"
             )
-        if (found := _digest_of(directory, BASE_FILES)) != digest:
+        if (found := _digest_of(directory)) != digest:
             raise VersionCorruptError(
                 f"the base model {digest[:12]} was altered: its files now give {found[:12]}; delete "
                 f"{directory} and run 'adaptsvc export'"
@@ -256,8 +273,9 @@ def _write_tensors(directory: Path, delta: Tensors, head: Head) -> dict[str, str
     return {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
 
 
-def _digest_of(directory: Path, names: Sequence[str]) -> str:
-    """SHA-256 over the digests of the files; a missing file counts as its own name."""
+def _digest_of(directory: Path) -> str:
+    """SHA-256 over the digests of a base's files; a missing file counts as its own name."""
+    names = (*BASE_FILES, TUNED) if (directory / TUNED).exists() else BASE_FILES
     lines = [
         f"{name} {sha256(directory / name) if (directory / name).is_file() else 'missing'}\n"
         for name in names

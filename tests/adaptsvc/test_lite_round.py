@@ -11,9 +11,10 @@ import pytest
 from adaptsvc.adapt.window import Sample
 from adaptsvc.bootstrap import prepare
 from adaptsvc.config import Settings
+from adaptsvc.evidence import RoundContext
 from adaptsvc.images import ImageLimits, decode
 from adaptsvc.learner import Learner
-from adaptsvc.publishing import Publisher, RoundContext
+from adaptsvc.publishing import Publisher
 from adaptsvc.serving.encoder import Runtime
 from adaptsvc.serving.predictor import build
 
@@ -38,8 +39,8 @@ def test_lite_learns_publishes_and_answers_as_torch_does(
     parent = ready.store.load(0)
     learner.load(parent)
     candidate = learner.learn(samples, settings.learn, 0, between_steps=lambda: None)
-    publisher = Publisher(ready.store, ready.pointer, base, Runtime(), settings)
-    decision = publisher.decide(learner, candidate, RoundContext(parent, samples, {}, 0))
+    publisher = Publisher(ready.store, ready.pointer, Runtime(), settings)
+    decision = publisher.decide(learner, candidate, RoundContext(parent, samples, (), {}, 0))
     assert decision.outcome == "promoted", decision.reasons
     predictor = build(base, ready.store.load(decision.version), Runtime())
     predictor.self_test()

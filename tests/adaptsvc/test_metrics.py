@@ -77,6 +77,14 @@ EVENTS: dict[str, tuple[Callable[[Observer], None], list[Change]]] = {
             ("adaptsvc_temperature", {}, 1.25),
         ],
     ),
+    "estimated": (
+        lambda observer: observer.estimated(0.75),
+        [("adaptsvc_accuracy_estimate", {}, 0.75)],
+    ),
+    "went_back": (
+        lambda observer: observer.went_back(),
+        [("adaptsvc_returns_total", {}, 1)],
+    ),
     "checkpointed": (
         lambda observer: observer.checkpointed(1e9),
         [("adaptsvc_checkpoint_timestamp_seconds", {}, 1e9)],

@@ -14,8 +14,9 @@ from adaptsvc.adapt.window import Sample
 from adaptsvc.bootstrap import Ready
 from adaptsvc.config import GuardSettings, OodSettings, Settings
 from adaptsvc.errors import ParityError
+from adaptsvc.evidence import RoundContext, embed_all
 from adaptsvc.learner import Candidate, Learner
-from adaptsvc.publishing import Decision, Publisher, RoundContext, embed_all
+from adaptsvc.publishing import Decision, Publisher
 from adaptsvc.serving.encoder import Runtime
 from adaptsvc.serving.predictor import Predictor, build, logits_of
 from adaptsvc.trust.calibration import softmax
@@ -37,9 +38,8 @@ def candidate(learner: Learner, window: Samples, prepared: Settings) -> Candidat
 @pytest.fixture
 def decide(ready: Ready, learner: Learner, window: Samples, prepared: Settings) -> Decide:
     def run(candidate: Candidate, settings: Settings = prepared) -> Decision:
-        base = ready.encoder.base
-        publisher = Publisher(ready.store, ready.pointer, base, Runtime(), settings)
-        context = RoundContext(ready.store.load(0), window, OFFSETS, SEED)
+        publisher = Publisher(ready.store, ready.pointer, Runtime(), settings)
+        context = RoundContext(ready.store.load(0), window, (), OFFSETS, SEED)
         return publisher.decide(learner, candidate, context)
 
     return run
@@ -138,8 +138,9 @@ def test_a_manifest_has_the_figures_of_its_round(
     metrics = ready.store.manifest(1).metrics
     assert metrics == {
         **candidate.losses,
-        "guard_marginal_entropy_nats": decision.verdict.marginal_entropy_nats,
-        "guard_agreement": decision.verdict.agreement,
+        "guard_marginal_entropy_nats": decision.evidence.verdict.marginal_entropy_nats,
+        "guard_agreement": decision.evidence.verdict.agreement,
+        "accuracy_estimate": decision.evidence.estimate.accuracy,
         "window_images": 12.0,
         "stepped_images": 16.0,
     }
@@ -151,7 +152,7 @@ def test_the_temperature_keeps_the_windows_mean_confidence(
     decision = decide(candidate)
     zero_shot = float(np.mean([sample.zero_shot.max() for sample in window]))
     calibration = ready.store.manifest(1).calibration
-    assert calibration.temperature == decision.temperature != 1.0
+    assert calibration.temperature == decision.evidence.calibration.temperature != 1.0
     assert calibration.fitted_on == "label-free"
     assert confidence(served(prepared, 1), window) == pytest.approx(zero_shot, abs=1e-3)
 
@@ -196,7 +197,7 @@ def test_a_candidate_that_pours_all_images_into_one_class_is_refused(
 def test_the_guards_limits_are_the_settings(
     decide: Decide, candidate: Candidate, prepared: Settings
 ) -> None:
-    lenient = GuardSettings(agreement=0.0, marginal_entropy_kept=0.0)
+    lenient = GuardSettings(agreement=0.0, marginal_entropy_kept=0.0, class_kept=0.0)
     settings = prepared.model_copy(update={"guard": lenient})
     assert decide(disagreeing(candidate), settings).outcome == "promoted"
 
@@ -239,4 +240,4 @@ def test_the_verdict_is_on_the_logits_before_the_temperature(
     embeddings = embed_all(served(prepared, 1).encoder, window)
     mean = softmax(logits_of(embeddings, candidate.class_embeddings, 20.0)).mean(axis=0)
     entropy = float(-(mean * np.log(mean)).sum())
-    assert decision.verdict.marginal_entropy_nats == pytest.approx(entropy, abs=1e-5)
+    assert decision.evidence.verdict.marginal_entropy_nats == pytest.approx(entropy, abs=1e-5)

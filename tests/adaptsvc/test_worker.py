@@ -49,9 +49,7 @@ class Bench:
     def start(self) -> Worker:
         ready, runtime = self.ready, Runtime()
         learner = Learner(ready.clip, ready.prompt, ready.encoder)
-        publisher = Publisher(
-            ready.store, ready.pointer, ready.encoder.base, runtime, self.settings
-        )
+        publisher = Publisher(ready.store, ready.pointer, runtime, self.settings)
         parts = Parts(
             log=self.log,
             store=ready.store,

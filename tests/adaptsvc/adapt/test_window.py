@@ -68,12 +68,6 @@ def test_an_image_that_comes_again_replaces_its_older_entry() -> None:
     assert window.samples[-1].weight == 0.25
 
 
-def test_clear_forgets_every_image_and_keeps_the_capacity() -> None:
-    window = filled(2, ["a", "b"])
-    window.clear()
-    assert (len(window), window.samples, window.capacity) == (0, (), 2)
-
-
 @pytest.mark.parametrize("capacity", [0, -1])
 def test_a_window_that_holds_nothing_is_refused(capacity: int) -> None:
     with pytest.raises(ValueError, match=f"window of {capacity} images; it must hold at least 1"):

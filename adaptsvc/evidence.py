@@ -1,0 +1,266 @@
+"""What is found out about a candidate before it may serve: guard, labels, temperature, threshold, estimate.
+
+It knows nothing of streams, of how the candidate was learned, or of what becomes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from adaptsvc.adapt.labels import LabeledSample
+from adaptsvc.adapt.window import Sample
+from adaptsvc.config import GuardSettings, Settings
+from adaptsvc.learner import Candidate, Learner
+from adaptsvc.serving.encoder import Encoder, Runtime
+from adaptsvc.serving.encoder import build as build_encoder
+from adaptsvc.serving.predictor import logits_of
+from adaptsvc.trust import ood
+from adaptsvc.trust.calibration import refit_temperature, softmax, temperature_for_confidence
+from adaptsvc.trust.estimate import AccuracyEstimate, estimate_accuracy
+from adaptsvc.trust.guard import (
+    GuardLimits,
+    LabelVerdict,
+    Reason,
+    Verdict,
+    judge,
+    judge_on_labels,
+)
+from adaptsvc.types import Float32, Float64, UInt8
+from adaptsvc.versions.manifest import Calibration, OodRule
+from adaptsvc.versions.store import Version, VersionStore
+
+Targets: TypeAlias = npt.NDArray[np.int64]
+EMBED_BATCH = 32
+JUDGED_LABELS = 256  # the most recent ones: each costs three forward passes a round
+# What labels themselves decide better, once there are enough: zero-shot may be sure and wrong.
+LEFT_TO_LABELS: frozenset[Reason] = frozenset({"disagrees_with_zero_shot", "class_swallowed"})
+
+
+@dataclass(frozen=True, slots=True)
+class RoundContext:
+    """What a round is known by: from where, on what, with which draws.
+
+    Attributes:
+        parent: the version it starts from.
+        samples: the window; may be empty for a round on labels.
+        labels: held-out labeled images, none of them learned from.
+        offsets: of the stream, when it started.
+        seed: of its draws.
+    """
+
+    parent: Version
+    samples: Sequence[Sample]
+    labels: Sequence[LabeledSample]
+    offsets: dict[str, int]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was found.
+
+    Attributes:
+        reasons: why the candidate is refused; empty when it may serve.
+        verdict: of the guard, on the window.
+        labels: of the guard, on held-out labels; None without any.
+        parent_is_worse: whether labels say that the parent is worse than the zero-shot model.
+        calibration: of the candidate.
+        ood: of the candidate.
+        estimate: of its accuracy, without labels.
+    """
+
+    reasons: tuple[Reason, ...]
+    verdict: Verdict
+    labels: LabelVerdict | None
+    parent_is_worse: bool
+    calibration: Calibration
+    ood: OodRule
+    estimate: AccuracyEstimate
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The figures, by the names they have in the manifest."""
+        figures = {
+            "guard_marginal_entropy_nats": self.verdict.marginal_entropy_nats,
+            "guard_agreement": self.verdict.agreement,
+            "accuracy_estimate": self.estimate.accuracy,
+        }
+        if self.labels is not None:
+            figures["labels_judged_by"] = float(self.labels.labels)
+            figures["accuracy_change_on_labels"] = self.labels.accuracy_change
+            figures["nll_change_on_labels"] = self.labels.nll_change
+        return figures
+
+
+@dataclass(frozen=True, slots=True)
+class _OnLabels:
+    """Logits (M, C) of the held-out labeled images, before any temperature, and their targets (M,)."""
+
+    candidate: Float64
+    parent: Float64
+    zero_shot: Float64
+    targets: Targets
+
+
+class Examiner:
+    """Tries candidates.
+
+    Args:
+        store: where the parent's base is.
+        runtime: where models are tried.
+        settings: the worker's.
+    """
+
+    def __init__(self, store: VersionStore, runtime: Runtime, settings: Settings) -> None:
+        self._store = store
+        self._runtime = runtime
+        self._settings = settings
+        self._limits = guard_limits(settings.guard)
+
+    def examine(
+        self, candidate: Candidate, encoder: Encoder, learner: Learner, context: RoundContext
+    ) -> Evidence:
+        """Hold a candidate, running in `encoder`, against the zero-shot model and its parent."""
+        scale = context.parent.manifest.logit_scale
+        images = context.samples or context.labels
+        logits = logits_of(embed_all(encoder, images), candidate.class_embeddings, scale)  # (N, C)
+        zero_shot = _zero_shot(context, learner)  # (N, C)
+        found = self._on_labels(candidate, encoder, learner, context)
+        calibration = _calibration_without_labels(logits, zero_shot, candidate, context.parent)
+        verdict = judge(softmax(logits), zero_shot, self._limits)
+        reasons, labels, parent_is_worse = verdict.reasons, None, False
+        if found is not None:
+            calibration = self._refit(calibration, found.candidate, found.targets)
+            labels = self._judge_on_labels(found, calibration, context)
+            worse = self._is_worse(found.candidate, found)
+            reasons = _reasons(verdict, labels, worse=worse, limits=self._limits)
+            parent_is_worse = self._is_worse(found.parent, found)
+        return Evidence(
+            reasons=reasons,
+            verdict=verdict,
+            labels=labels,
+            parent_is_worse=parent_is_worse,
+            calibration=calibration,
+            ood=self._ood_rule(logits, scale, found),
+            estimate=estimate_accuracy(softmax(logits, calibration.temperature), zero_shot),
+        )
+
+    def _on_labels(
+        self, candidate: Candidate, encoder: Encoder, learner: Learner, context: RoundContext
+    ) -> _OnLabels | None:
+        labels = context.labels[-JUDGED_LABELS:]
+        if not labels:
+            return None
+        version, scale = context.parent, context.parent.manifest.logit_scale
+        base = self._store.base(version.manifest.base)
+        parent = build_encoder(base, version.delta, self._runtime)
+        zero_shot, _ = learner.zero_shot(np.stack([s.pixels for s in labels]), 1.0)
+        return _OnLabels(
+            candidate=logits_of(embed_all(encoder, labels), candidate.class_embeddings, scale),
+            parent=logits_of(embed_all(parent, labels), version.head.class_embeddings, scale),
+            zero_shot=np.log(np.maximum(zero_shot.astype(np.float64), np.finfo(np.float64).tiny)),
+            targets=np.array([sample.target for sample in labels]),
+        )
+
+    def _refit(self, current: Calibration, logits: Float64, targets: Targets) -> Calibration:
+        """A temperature by labels where there are enough and it is better on half of them."""
+        if len(targets) < self._limits.minimum_labels:
+            return current
+        every_other = np.arange(len(targets)) % 2 == 1
+        refit = refit_temperature(
+            logits, targets, current=current.temperature, held_out=every_other
+        )
+        if not refit.replaced:
+            return current
+        return Calibration(temperature=refit.temperature, fitted_on="labels")
+
+    def _judge_on_labels(
+        self, found: _OnLabels, calibration: Calibration, context: RoundContext
+    ) -> LabelVerdict:
+        """Against the parent, both at the temperature these labels give them."""
+        parent = self._refit(context.parent.manifest.calibration, found.parent, found.targets)
+        return judge_on_labels(
+            found.candidate / calibration.temperature,
+            found.parent / parent.temperature,
+            labels=found.targets,
+            limits=self._limits,
+        )
+
+    def _is_worse(self, logits: Float64, found: _OnLabels) -> bool:
+        """Whether labels say that a model is less accurate than the zero-shot one."""
+        verdict = judge_on_labels(
+            logits, found.zero_shot, labels=found.targets, limits=self._limits
+        )
+        return "worse_accuracy_on_labels" in verdict.reasons
+
+    def _ood_rule(self, logits: Float64, scale: float, found: _OnLabels | None) -> OodRule:
+        """Labeled images are of known classes for sure; a window may hold anything."""
+        settings = self._settings.ood
+        by_labels = found is not None and len(found.targets) >= self._limits.minimum_labels
+        known = found.candidate if found is not None and by_labels else logits
+        scores = ood.SCORES[settings.score](known, scale)
+        threshold = ood.acceptance_threshold(scores, settings.accepted)
+        fitted_on = "labels" if by_labels else "window"
+        return OodRule(score=settings.score, threshold=threshold, fitted_on=fitted_on)
+
+
+def guard_limits(settings: GuardSettings) -> GuardLimits:
+    """The settings as the guard takes them."""
+    return GuardLimits(
+        settings.marginal_entropy_kept,
+        settings.agreement,
+        settings.confident_share,
+        swallowed_kept=settings.class_kept,
+        minimum_labels=settings.labels_min,
+        window_spread=settings.window_spread,
+        window_sure_share=settings.window_sure_share,
+    )
+
+
+def embed_all(encoder: Encoder, samples: Sequence[Sample] | Sequence[LabeledSample]) -> Float32:
+    """Embeddings (N, D) of many images, in batches."""
+    pixels: list[UInt8] = [sample.pixels for sample in samples]
+    parts = [
+        encoder.embed(np.stack(pixels[start : start + EMBED_BATCH]))
+        for start in range(0, len(pixels), EMBED_BATCH)
+    ]
+    return np.concatenate(parts)
+
+
+def _zero_shot(context: RoundContext, learner: Learner) -> Float64:
+    """Frozen zero-shot probabilities (N, C) of the images a candidate is tried on."""
+    if context.samples:
+        return np.stack([sample.zero_shot for sample in context.samples]).astype(np.float64)
+    pixels = np.stack([sample.pixels for sample in context.labels])
+    return learner.zero_shot(pixels, 1.0)[0].astype(np.float64)
+
+
+def _calibration_without_labels(
+    logits: Float64, zero_shot: Float64, candidate: Candidate, parent: Version
+) -> Calibration:
+    """After an unlabeled round the mean confidence stays the zero-shot model's; else T stays the parent's."""
+    if candidate.labels_used:
+        temperature = parent.manifest.calibration.temperature
+        return Calibration(temperature=temperature, fitted_on="inherited")
+    target = float(zero_shot.max(axis=-1).mean())
+    return Calibration(
+        temperature=temperature_for_confidence(logits, target), fitted_on="label-free"
+    )
+
+
+def _reasons(
+    verdict: Verdict, labels: LabelVerdict, *, worse: bool, limits: GuardLimits
+) -> tuple[Reason, ...]:
+    """What speaks against a candidate; where there are enough labels, they decide what they can."""
+    if labels.labels < limits.minimum_labels:
+        return verdict.reasons
+    kept = [reason for reason in verdict.reasons if reason not in LEFT_TO_LABELS]
+    against_parent = list(labels.reasons)
+    if worse and "worse_accuracy_on_labels" not in against_parent:
+        against_parent.append("worse_accuracy_on_labels")
+    return (*kept, *against_parent)

@@ -1,0 +1,246 @@
+"""Which round is due, and one round: from the version that serves to a decision.
+
+It knows nothing of streams or checkpoints. A round on labels comes first when both are due. A run of refused
+candidates freezes learning without labels for some rounds; when that happens again and again, the worker goes
+back to the parent of what serves, and then to the zero-shot model.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from adaptsvc.config import Settings
+from adaptsvc.errors import NonFiniteStepError, ParityError, PromotionConflictError
+from adaptsvc.evidence import Evidence, RoundContext, guard_limits
+from adaptsvc.intake import Intake
+from adaptsvc.learner import Candidate, Learner
+from adaptsvc.metrics import Observer, Outcome
+from adaptsvc.publishing import Publisher
+from adaptsvc.trust.guard import judge_window
+from adaptsvc.trust.patience import Action, Patience, PatienceLimits, after
+from adaptsvc.trust.patience import Outcome as Trial
+from adaptsvc.tuner import Start, Tuner
+from adaptsvc.versions.pointer import Pointer
+from adaptsvc.versions.store import VersionStore
+
+log = logging.getLogger(__name__)
+Kind: TypeAlias = Literal["images", "labels"]
+SEED_STEP = 1_000_003  # rounds of two seeds do not share draws
+
+
+class StopRound(Exception):  # noqa: N818 - a signal, not an error
+    """The worker was told to stop in the middle of a round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a round works with."""
+
+    store: VersionStore
+    pointer: Pointer
+    learner: Learner
+    publisher: Publisher
+    observer: Observer
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What a round came to.
+
+    Attributes:
+        number: counted from 1.
+        method: the objective.
+        outcome: promoted, refused, failed, conflict, or skipped.
+        version: the one that serves now.
+        parent: the version it started from.
+        reasons: why nothing new serves; empty when it does.
+        evidence: what was found out about its candidate, if it made one.
+        images: how many it learned from.
+        seconds: how long it took.
+        action: what repeated trouble led to.
+    """
+
+    number: int
+    method: str
+    outcome: Outcome
+    version: int
+    parent: int
+    reasons: tuple[str, ...]
+    evidence: Evidence | None
+    images: int
+    seconds: float
+    action: Action
+
+
+class Rounds:
+    """Rounds, one after another.
+
+    Args:
+        parts: what they work with.
+        settings: read once, by the entry point.
+        between_steps: called before each step; what it raises ends the round.
+    """
+
+    def __init__(
+        self, parts: Parts, settings: Settings, *, between_steps: Callable[[], None]
+    ) -> None:
+        self._parts = parts
+        self._settings = settings
+        self._between_steps = between_steps
+        self._tuner = Tuner(parts.learner.tower)
+        guard = settings.guard
+        self._limits = PatienceLimits(
+            refusals=guard.refusals,
+            cool_down_rounds=guard.cool_down_rounds,
+            freezes=guard.freezes,
+        )
+        self.count = 0
+        self.patience = Patience()
+
+    def due(self, intake: Intake) -> Kind | None:
+        """The kind of round that has enough to learn from."""
+        learn, tune = self._settings.learn, self._settings.tune
+        enough_labels = tune.labels_min and intake.new_labels >= tune.labels_min
+        if enough_labels and len(intake.labels.training) >= 2:
+            return "labels"
+        enough = min(learn.round_images, learn.window_images)
+        if intake.new_images >= learn.round_images and len(intake.window) >= enough:
+            return "images"
+        return None
+
+    def method(self, kind: Kind) -> str:
+        """The objective of a kind of round."""
+        return self._settings.tune.method if kind == "labels" else self._settings.learn.objective
+
+    def run(self, kind: Kind, intake: Intake) -> Round:
+        """One round on what the intake holds; its count of new images or labels starts again.
+
+        Raises:
+            StopRound: `between_steps` says so; nothing has changed.
+        """
+        started = time.perf_counter()
+        context = self._context(intake)
+        method = self.method(kind)
+        images = len(intake.labels.training) if kind == "labels" else len(intake.window)
+        log.info(
+            "round %d, %s, from version %d", self.count + 1, method, context.parent.manifest.id
+        )
+        outcome, version, reasons, evidence = self._try(kind, intake, context)
+        self.count += 1
+        if kind == "labels":
+            intake.new_labels = 0
+        else:
+            intake.new_images = 0
+        action = self._bear(outcome, evidence, version)
+        return Round(
+            number=self.count,
+            method=method,
+            outcome=outcome,
+            version=version,
+            parent=context.parent.manifest.id,
+            reasons=reasons,
+            evidence=evidence,
+            images=images,
+            seconds=time.perf_counter() - started,
+            action=action,
+        )
+
+    def _context(self, intake: Intake) -> RoundContext:
+        current = self._parts.pointer.read().version
+        assert current is not None, "the worker publishes version 0 before it starts"
+        return RoundContext(
+            parent=self._parts.store.load(current),
+            samples=intake.window.samples,
+            labels=intake.labels.held_out,
+            offsets=dict(intake.offsets),
+            seed=self._settings.learn.seed * SEED_STEP + self.count + 1,
+        )
+
+    def _try(
+        self, kind: Kind, intake: Intake, context: RoundContext
+    ) -> tuple[Outcome, int, tuple[str, ...], Evidence | None]:
+        parent = context.parent.manifest.id
+        if kind == "images" and (reasons := self._reasons_to_skip(context)):
+            return "skipped", parent, reasons, None
+        try:
+            candidate = self._candidate(kind, intake, context)
+            self._between_steps()
+            decision = self._parts.publisher.decide(self._parts.learner, candidate, context)
+        except (NonFiniteStepError, ParityError) as exc:
+            log.error("the round failed: %s; the serving version stays", exc)
+            return "failed", parent, (str(exc),), None
+        return decision.outcome, decision.version, decision.reasons, decision.evidence
+
+    def _reasons_to_skip(self, context: RoundContext) -> tuple[str, ...]:
+        if self.patience.frozen:
+            return ("frozen_after_refusals",)
+        zero_shot = np.stack([s.zero_shot for s in context.samples]).astype(np.float64)
+        return judge_window(zero_shot, guard_limits(self._settings.guard))
+
+    def _candidate(self, kind: Kind, intake: Intake, context: RoundContext) -> Candidate:
+        learner, version = self._parts.learner, context.parent
+        learner.load(version, self._parts.store.base(version.manifest.base).tuned())
+        if kind == "images":
+            return learner.learn(
+                context.samples,
+                self._settings.learn,
+                context.seed,
+                between_steps=self._between_steps,
+            )
+        start = Start(
+            text=learner.class_embeddings(),
+            zero_shot=learner.zero_shot_embeddings,
+            context=version.head.context,
+            logit_scale=version.manifest.logit_scale,
+        )
+        return self._tuner.tune(
+            start,
+            intake.labels.training,
+            self._settings.tune,
+            seed=context.seed,
+            between_steps=self._between_steps,
+        )
+
+    def _bear(self, outcome: Outcome, evidence: Evidence | None, version: int) -> Action:
+        """Count what the round came to, and go back when it is too much."""
+        worse = evidence is not None and evidence.parent_is_worse and outcome == "refused"
+        trial: Trial = "worsened" if worse else TRIALS[outcome]
+        self.patience, action = after(trial, self.patience, self._limits)
+        if action == "reset_to_last_good":
+            self._go_back(version, to_zero_shot=False)
+        elif action == "reset_to_zero_shot":
+            self._go_back(version, to_zero_shot=True)
+        return action
+
+    def _go_back(self, version: int, *, to_zero_shot: bool) -> None:
+        """Serve the parent of a version, or its first ancestor, which nothing was learned for."""
+        store = self._parts.store
+        target = store.manifest(version)
+        while target.parent is not None:
+            target = store.manifest(target.parent)
+            if not to_zero_shot:
+                break
+        if target.id == version:
+            return
+        try:
+            self._parts.pointer.compare_and_set(version, target.id)
+        except PromotionConflictError as exc:
+            log.warning("version %d stays: %s", version, exc)
+            return
+        log.warning("too many refused rounds: version %d serves again", target.id)
+        self._parts.observer.went_back()
+
+
+TRIALS: dict[Outcome, Trial] = {
+    "promoted": "accepted",
+    "conflict": "accepted",
+    "refused": "refused",
+    "failed": "refused",
+    "skipped": "skipped",
+}
