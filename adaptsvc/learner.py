@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from adaptsvc.adapt.adapter import Adapter, StepSettings
+from adaptsvc.adapt.ahead import one_ahead
 from adaptsvc.adapt.augment import apply_crops, draw_crops
 from adaptsvc.adapt.distributed import SINGLE, Ranks
 from adaptsvc.adapt.labels import LabeledSample
@@ -170,24 +172,34 @@ class Learner:
 
     def _round(self, job: dict[str, Any], between_steps: Callable[[], None]) -> Candidate:
         """The same steps on every rank, each on its share of every batch."""
-        settings = LearnSettings(**job["settings"])
-        pixels, weights = job["pixels"], job["sample_weights"]  # (N, 3, H, W), (N,)
+        settings, count = LearnSettings(**job["settings"]), len(job["pixels"])
         generator = Generator().manual_seed(job["seed"])
-        batch = min(settings.batch_images, len(pixels))
-        steps = max(1, math.ceil(settings.passes * len(pixels) / batch))
-        adapter, mine = self._adapter(settings, steps), self._ranks.share(batch)
+        batch = min(settings.batch_images, count)
+        steps = max(1, math.ceil(settings.passes * count / batch))
+        adapter = self._adapter(settings, steps)
         losses: dict[str, float] = {}
-        for index in batches(len(pixels), batch, steps, generator):
-            with self._ranks.together():
-                between_steps()
-            crops = draw_crops(batch, *pixels.shape[2:], generator=generator)[mine]
-            images = self.tower.scaled(apply_crops(pixels[index[mine]], crops))
-            losses = adapter.step(
-                self.tower.standardised(images), weights[index[mine]].to(self.tower.device)
-            )
+        with closing(one_ahead(self._batches(job, batch, steps, generator))) as prepared:
+            for images, weights in prepared:
+                with self._ranks.together():
+                    between_steps()
+                losses = adapter.step(images, weights)
         if settings.pull:
             self._pull(settings.pull)
         return self._candidate(settings.objective, losses, steps * batch)
+
+    def _batches(
+        self, job: dict[str, Any], batch: int, steps: int, generator: Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """This rank's share of every batch: images as the tower takes them, and their weights.
+
+        Crops are drawn for the whole batch, so that they do not depend on how it is shared.
+        """
+        pixels, weights = job["pixels"], job["sample_weights"]  # (N, 3, H, W), (N,)
+        mine = self._ranks.share(batch)
+        for index in batches(len(pixels), batch, steps, generator):
+            crops = draw_crops(batch, *pixels.shape[2:], generator=generator)[mine]
+            images = self.tower.scaled(apply_crops(pixels[index[mine]], crops))
+            yield self.tower.standardised(images), weights[index[mine]].to(self.tower.device)
 
     def _pull(self, share: float) -> None:
         """Forgetting control: what was learned goes back toward the zero-shot model by a share."""

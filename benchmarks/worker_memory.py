@@ -21,8 +21,9 @@ import numpy as np
 from adaptsvc import config
 from adaptsvc.bootstrap import build_worker, open_log
 from adaptsvc.config import Settings
+from adaptsvc.intake import IMAGES
 from adaptsvc.metrics import Observer
-from adaptsvc.worker import IMAGES, Worker
+from adaptsvc.worker import Worker
 from benchmarks.figures import Figure, at_most, publish
 from benchmarks.memory import resident_mib, settle
 from benchmarks.pictures import pictures
@@ -48,15 +49,19 @@ def small(home: Path) -> Settings:
             "passes": 1.0,
             "threads": THREADS,
         },
+        guard={
+            "window_spread": 0.0,
+            "class_kept": 0.0,
+        },  # the pictures show nothing: learn all the same
     )
 
 
 def one_round(worker: Worker) -> str:
     """Turn the loop until a round is over; how it ended."""
     for _ in range(TURNS):
-        decision = worker.run_once(time.time()).decision
-        if decision is not None:
-            return decision.outcome
+        done = worker.run_once(time.time()).round
+        if done is not None:
+            return done.outcome
     raise SystemExit("no round came about; is the stream empty, or did the round fail?")
 
 
