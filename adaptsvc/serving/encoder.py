@@ -67,15 +67,29 @@ def build(
         before: an encoder whose session may be shared.
 
     Raises:
-        ModelError: ONNX Runtime refuses the model, or has not the device asked for.
+        ModelError: ONNX Runtime refuses the model, has not the device asked for, or a shape does not fit.
     """
     if base.swap == "session":
         session, keep = _session(base, delta, runtime)
         return Encoder(base, session, feeds={}, keep=keep)
     if before is not None and before.base.digest == base.digest:
-        return Encoder(base, before.session, feeds=delta, keep=())
-    session, _ = _session(base, {}, runtime)
+        session = before.session
+    else:
+        session, _ = _session(base, {}, runtime)
+    _check_shapes(session, delta)
     return Encoder(base, session, feeds=delta, keep=())
+
+
+def _check_shapes(session: Any, delta: Tensors) -> None:
+    """Refuse what ONNX Runtime would only refuse at the first request."""
+    wanted = {entry.name: tuple(entry.shape) for entry in session.get_overridable_initializers()}
+    wrong = sorted(name for name, value in delta.items() if value.shape != wanted.get(name))
+    if wrong:
+        name = wrong[0]
+        raise ModelError(
+            f"the delta gives {name} the shape {delta[name].shape}, the base model has "
+            f"{wanted.get(name)}; {len(wrong)} of {len(delta)} do not fit: activate another version"
+        )
 
 
 def _session(base: Base, delta: Tensors, runtime: Runtime) -> tuple[Any, list[Any]]:

@@ -85,25 +85,35 @@ class Live:
 
     def _swap(self, wanted: Current) -> None:
         assert wanted.version is not None
-        started = self._clock()
+        before, since, started = self.current, self.since, self._clock()
         try:
             predictor = self._prepare(wanted.version)
-        except Exception as exc:  # whatever it is, requests go on with the version they have
+            seconds = self._clock() - started
+            self.current, self.since = predictor, datetime.now(UTC)
+            if _shares_session(predictor, before):
+                predictor.self_test()
+        except Exception as exc:  # whatever it is, requests go on with the version they had
+            self.current, self.since = before, since
             self._retry_at = self._clock() + RETRY_S
             self._refuse(f"version {wanted.version} was not taken: {exc}")
             return
-        self._replaced = self.current is not None
-        self.current, self.refusal = predictor, None
-        self.since = datetime.now(UTC)
-        seconds = self._clock() - started
+        self._replaced = before is not None
+        self.refusal = None
         self._observer.swapped(wanted.version, seconds)
         log.info("version %d serves, ready in %.0f ms", wanted.version, 1000 * seconds)
 
     def _prepare(self, version_id: int) -> Predictor:
+        """A version ready to serve: a new session has passed the self-test, which also warms it up.
+
+        A delta that is fed to the session that serves is ready once its digests, names and shapes are right:
+        a forward pass of a large tower would take longer than all else together. It is tested right after,
+        and the version before comes back if it fails.
+        """
         version = self._store.load(version_id)
         base = self._store.base(version.manifest.base)
         predictor = build(base, version, self._runtime, before=self.current)
-        predictor.self_test()  # also warms the session up
+        if not _shares_session(predictor, self.current):
+            predictor.self_test()
         return predictor
 
     def _refuse(self, reason: str) -> None:
@@ -116,6 +126,10 @@ class Live:
         if self.current is None:
             return "no version serves yet"
         return f"version {self.current.manifest.id} goes on serving"
+
+
+def _shares_session(predictor: Predictor, before: Predictor | None) -> bool:
+    return before is not None and predictor.encoder.session is before.encoder.session
 
 
 def _give_memory_back() -> None:

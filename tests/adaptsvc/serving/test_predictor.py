@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from adaptsvc.bootstrap import Ready
-from adaptsvc.errors import VersionCorruptError
+from adaptsvc.errors import ModelError, VersionCorruptError
 from adaptsvc.images import ImageLimits, decode
 from adaptsvc.serving.encoder import Runtime
 from adaptsvc.serving.predictor import (
@@ -259,3 +260,13 @@ def test_the_self_test_input_is_the_same_every_time_and_of_any_size(size: int) -
     assert pixels.dtype == np.uint8
     np.testing.assert_array_equal(pixels, self_test_input(3, 2, size))
     assert not np.array_equal(pixels, self_test_input(4, 2, size))
+
+
+@pytest.mark.parametrize("tiny_directory", ["vit"], indirect=True)
+def test_a_delta_of_another_shape_is_refused_before_it_is_fed(
+    version: Version, ready: Ready
+) -> None:
+    name = min(ready.encoder.base.swappable)
+    delta = {name: np.ones(3, np.float32)}
+    with pytest.raises(ModelError, match=rf"gives {re.escape(name)} the shape \(3,\)"):
+        build(ready.encoder.base, replace(version, delta=delta), Runtime())
