@@ -143,8 +143,8 @@ def parse_options() -> argparse.Namespace:
         type=Path,
         help=".npy (1000, 1280): pooled features to mark held-out classes by",
     )
-    parser.add_argument("--epochs", type=int, default=13, help="with names held out")
-    parser.add_argument("--last-epochs", type=int, default=3, help="with nothing held out")
+    parser.add_argument("--epochs", type=int, default=10, help="with names held out")
+    parser.add_argument("--last-epochs", type=int, default=4, help="with nothing held out")
     parser.add_argument("--logit-scale", type=float, default=25.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
