@@ -39,11 +39,13 @@ from adaptsvc.versions.manifest import Manifest
 from adaptsvc.versions.pointer import FilePointer
 from adaptsvc.versions.store import VersionStore
 from streams.errors import StreamError
+from streams.labels import label_messages, read_labels
 from streams.replay import file_messages, image_files, send
 from streams.sqlite import SqliteLog
 from streams.topics import load_topics
 
 log = logging.getLogger(__name__)
+LABELS = "images.labeled"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 RESTART_S, WATCH_S = 2.0, 0.5
 DONE, FAILED, WRONG_USE = 0, 1, 2
@@ -170,6 +172,25 @@ def replay(
         )
     stream.close()
     typer.echo(f"{sent} images sent to {topic}")
+
+
+@app.command(epilog="Example: adaptsvc label photos/labels.csv")
+def label(
+    file: Annotated[Path, typer.Argument(help="CSV with the columns image and label.")],
+) -> None:
+    """Send labels to the stream: of image files, found beside the CSV, or of images sent before, by id."""
+    settings = _read()
+    rows = read_labels(file)
+    unknown = sorted({row.label for row in rows} - set(settings.classes))
+    if unknown:
+        raise ConfigError(
+            f"{file} has the labels {', '.join(unknown[:5])}, which are no class names; expected "
+            f"{', '.join(settings.classes)}: correct them or set ADAPTSVC_CLASSES"
+        )
+    stream = _open_stream(settings)
+    sent = send(stream, LABELS, label_messages(rows, folder=file.parent), rate=float("inf"))
+    stream.close()
+    typer.echo(f"{sent} labels sent to {LABELS}; {settings.tune.labels_min} new ones start a round")
 
 
 @app.command(epilog="Example: ADAPTSVC_MODEL=local-dir:/models/mine adaptsvc export")

@@ -117,6 +117,23 @@ def test_replay_sends_a_folder_and_says_how_many(prepared: Settings, photo: Path
 
 
 @ONE
+def test_labels_are_sent_and_counted(prepared: Settings, photo: Path) -> None:
+    labels = photo.with_name("labels.csv")
+    labels.write_text("image,label\nphoto.png,cat\nseen-before,dog\n")
+    done = run(prepared, "label", str(labels))
+    assert done.stdout == "2 labels sent to images.labeled; 64 new ones start a round\n"
+
+
+@ONE
+def test_labels_that_are_no_class_names_are_wrong_use(prepared: Settings, photo: Path) -> None:
+    labels = photo.with_name("labels.csv")
+    labels.write_text("image,label\nphoto.png,giraffe\n")
+    done = run(prepared, "label", str(labels))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "has the labels giraffe, which are no class names; expected cat, dog, car" in done.stderr
+
+
+@ONE
 def test_export_finds_what_is_there(prepared: Settings) -> None:
     done = run(prepared, "export")
     assert done.returncode == 0
