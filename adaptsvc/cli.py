@@ -26,6 +26,7 @@ from adaptsvc.config import Settings
 from adaptsvc.errors import AdaptsvcError, ConfigError
 from adaptsvc.evaluation.command import EXAMPLE as EVAL_EXAMPLE
 from adaptsvc.evaluation.command import evaluate
+from adaptsvc.evaluation.stream_command import STREAM_EXAMPLE, evaluate_stream
 from adaptsvc.metrics import Observer, PrometheusObserver
 from adaptsvc.processes import (
     Child,
@@ -226,6 +227,7 @@ def demo(
 
 
 app.command("eval", epilog=EVAL_EXAMPLE)(evaluate)
+app.command("eval-stream", epilog=STREAM_EXAMPLE)(evaluate_stream)
 
 
 @versions.command("list", epilog="Example: adaptsvc versions list --json")
