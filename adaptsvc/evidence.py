@@ -159,11 +159,11 @@ class Examiner:
         version, scale = context.parent, context.parent.manifest.logit_scale
         base = self._store.base(version.manifest.base)
         parent = build_encoder(base, version.delta, self._runtime)
-        zero_shot, _ = learner.zero_shot(np.stack([s.pixels for s in labels]), 1.0)
+        zero_shot = _frozen(learner, labels)
         return _OnLabels(
             candidate=logits_of(embed_all(encoder, labels), candidate.class_embeddings, scale),
             parent=logits_of(embed_all(parent, labels), version.head.class_embeddings, scale),
-            zero_shot=np.log(np.maximum(zero_shot.astype(np.float64), np.finfo(np.float64).tiny)),
+            zero_shot=np.log(np.maximum(zero_shot, np.finfo(np.float64).tiny)),
             targets=np.array([sample.target for sample in labels]),
         )
 
@@ -236,8 +236,17 @@ def _zero_shot(context: RoundContext, learner: Learner) -> Float64:
     """Frozen zero-shot probabilities (N, C) of the images a candidate is tried on."""
     if context.samples:
         return np.stack([sample.zero_shot for sample in context.samples]).astype(np.float64)
-    pixels = np.stack([sample.pixels for sample in context.labels])
-    return learner.zero_shot(pixels, 1.0)[0].astype(np.float64)
+    return _frozen(learner, context.labels)
+
+
+def _frozen(learner: Learner, labels: Sequence[LabeledSample]) -> Float64:
+    """Frozen zero-shot probabilities (N, C) of labeled images, in batches."""
+    pixels: list[UInt8] = [sample.pixels for sample in labels]
+    parts = [
+        learner.zero_shot(np.stack(pixels[start : start + EMBED_BATCH]), 1.0)[0]
+        for start in range(0, len(pixels), EMBED_BATCH)
+    ]
+    return np.concatenate(parts).astype(np.float64)
 
 
 def _calibration_without_labels(

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 IMAGES, LABELS, DEAD_LETTERS = "images.unlabeled", "images.labeled", "images.deadletter"
 LABEL_HEADER = "label"
 DECODE_MESSAGES = 64
+MOST_WAITING = 10_000  # labels; each is a few hundred bytes
 Dead: TypeAlias = list[tuple[Message, ImageError | LabelError]]
 ZeroShot: TypeAlias = Callable[[UInt8], tuple[Float32, Float32]]
 
@@ -63,35 +64,48 @@ class Intake:
         self._observer = observer
         self.window = Window(settings.learn.window_images)
         self.labels = LabelBuffer(settings.tune.buffer_images, settings.tune.held_out_share)
-        self.offsets: dict[str, int] = {}
         self.new_images = 0
         self.new_labels = 0
+        self._read: dict[str, int] = {}
+        self._waiting: dict[tuple[str, int, int], Message] = {}  # labels whose image may still come
+
+    @property
+    def offsets(self) -> dict[str, int]:
+        """Next offset to read per ``topic/partition``; a label that waits for its image is not read yet."""
+        offsets = dict(self._read)
+        for (topic, partition, offset), _message in self._waiting.items():
+            key = f"{topic}/{partition}"
+            offsets[key] = min(offsets[key], offset)
+        return offsets
 
     def receive(self, messages: Sequence[Message]) -> int:
         """Take messages in; how many of them became dead letters.
 
-        Their offsets are counted as ours: the caller checkpoints before it commits them.
+        A label that brings no image waits for it: in a backlog it may be read first. The caller checkpoints
+        `offsets` before it commits them.
         """
+        for message in messages:
+            self._read[f"{message.topic}/{message.partition}"] = message.offset + 1
         dead = self._receive_images([m for m in messages if m.topic == IMAGES])
         dead += self._receive_labels([m for m in messages if m.topic == LABELS])
-        if dead:
-            self._bury(dead)
-        for message in messages:
-            self.offsets[f"{message.topic}/{message.partition}"] = message.offset + 1
-        return len(dead)
+        return self._bury(dead)
+
+    def caught_up(self) -> int:
+        """Nothing is left to read: what waits, waits in vain; how many labels became dead letters."""
+        return self._bury(self._give_up(0)) if self._waiting else 0
 
     def restore(self, saved: Checkpoint) -> None:
         """Read again what a checkpoint refers to."""
-        self.offsets = dict(saved.offsets)
+        self._read = dict(saved.offsets)
         self.new_images, self.new_labels = saved.new_images, saved.new_labels
-        messages = [m for reference in saved.window for m in self._read(reference)]
+        messages = [m for reference in saved.window for m in self._fetch(reference)]
         for start in range(0, len(messages), DECODE_MESSAGES):
             self._take(messages[start : start + DECODE_MESSAGES])
         for reference in saved.labels:
             self._restore_label(reference)
         wanted, found = len(saved.window) + len(saved.labels), len(self.window) + len(self.labels)
         if found < wanted:
-            log.warning("%d images are no longer in the stream", wanted - found)
+            log.warning("%d images are gone from the stream or no longer fit", wanted - found)
 
     def references(self) -> tuple[tuple[SampleReference, ...], tuple[LabelReference, ...]]:
         """Where the images of the window and of the labels can be read again."""
@@ -113,13 +127,31 @@ class Intake:
 
     def _receive_labels(self, messages: Sequence[Message]) -> Dead:
         dead: Dead = []
-        for message in messages:
+        before, tried = self.new_labels, [*self._waiting.values(), *messages]
+        self._waiting.clear()
+        for message in tried:
             try:
-                self.labels.add(self._labeled(message))
-                self.new_labels += 1
+                if (sample := self._labeled(message)) is None:
+                    self._waiting[(message.topic, message.partition, message.offset)] = message
+                else:
+                    self.labels.add(sample)
+                    self.new_labels += 1
             except (ImageError, LabelError) as exc:
                 dead.append((message, exc))
-        self._observer.received(LABELS, "learned", len(messages) - len(dead))
+        self._observer.received(LABELS, "learned", self.new_labels - before)
+        self._observer.received(LABELS, "dead_letter", len(dead))
+        return dead + self._give_up(MOST_WAITING)
+
+    def _give_up(self, kept: int) -> Dead:
+        """No longer wait for the images of all labels but the last `kept`."""
+        dead: Dead = []
+        for place in list(self._waiting)[: max(0, len(self._waiting) - kept)]:
+            message = self._waiting.pop(place)
+            missing = ImageNotSeenError(
+                f"the label for {message.key!r} came without an image, and the last "
+                f"{self.window.capacity} images hold none of that id; send the image with its label"
+            )
+            dead.append((message, missing))
         self._observer.received(LABELS, "dead_letter", len(dead))
         return dead
 
@@ -140,25 +172,21 @@ class Intake:
                 self.window.add(Sample(message.key, image, p, float(weight), place))
         return bad
 
-    def _labeled(self, message: Message) -> LabeledSample:
-        """The labeled image a message stands for: its own, or one of the window.
+    def _labeled(self, message: Message) -> LabeledSample | None:
+        """The labeled image a message stands for: its own, or one we have; None if we have none of that id.
 
         Raises:
             ImageError: it brings bytes that are no image.
             UnknownClassError: its label is not one of the class names.
-            ImageNotSeenError: it brings no image, and the window has none of that id.
         """
         target = self._target(message.headers.get(LABEL_HEADER, b""))
         if message.value:
             pixels = decode(message.value, self._source.preprocess, self._limits)
             place = (message.topic, message.partition, message.offset)
             return LabeledSample(message.key, pixels, target, place)
-        sample = self.window.get(message.key)
+        sample = self.window.get(message.key) or self.labels.get(message.key)
         if sample is None:
-            raise ImageNotSeenError(
-                f"the label for {message.key!r} came without an image, and the last "
-                f"{self.window.capacity} images hold none of that id; send the image with its label"
-            )
+            return None
         return LabeledSample(message.key, sample.pixels, target, sample.source)
 
     def _target(self, label: bytes) -> int:
@@ -171,18 +199,24 @@ class Intake:
         return self._classes.index(name)
 
     def _restore_label(self, reference: LabelReference) -> None:
-        for message in self._read(reference):
-            pixels = decode(message.value, self._source.preprocess, self._limits)
-            target = self._target(reference.label.encode())
+        """A labeled image of the checkpoint; left out when the settings changed and it no longer fits."""
+        for message in self._fetch(reference):
+            try:
+                pixels = decode(message.value, self._source.preprocess, self._limits)
+                target = self._target(reference.label.encode())
+            except (ImageError, LabelError):
+                continue
             place = (reference.topic, reference.partition, reference.offset)
             self.labels.add(LabeledSample(reference.image_id, pixels, target, place))
 
-    def _read(self, reference: SampleReference) -> Iterable[Message]:
+    def _fetch(self, reference: SampleReference) -> Iterable[Message]:
         partition = TopicPartition(reference.topic, reference.partition)
         return self._source.log.read(partition, offset=reference.offset, limit=1)
 
-    def _bury(self, dead: Dead) -> None:
-        """Dead letters keep the bytes and headers, and say why and from where."""
+    def _bury(self, dead: Dead) -> int:
+        """Dead letters keep the bytes and headers, and say why and from where; how many there were."""
+        if not dead:
+            return 0
         letters = [
             NewMessage(
                 message.key,
@@ -200,6 +234,7 @@ class Intake:
         ]
         self._source.log.append(DEAD_LETTERS, letters)
         log.warning("%d messages cannot be used and went to %s", len(letters), DEAD_LETTERS)
+        return len(letters)
 
 
 def _place(sample: Sample | LabeledSample) -> dict[str, str | int]:

@@ -71,6 +71,8 @@ class Publisher:
         before = self._store.base(context.parent.manifest.base)
         if _same(candidate.tower, before.tuned()):
             return self._decide(learner, candidate, context, before)
+        if not candidate.tower:  # back at the CLIP's own weights
+            return self._decide(learner, candidate, context, ensure_base(learner.clip, self._store))
         base = self._store.add_base(
             lambda directory: export_tuned(learner.clip, candidate.tower, directory)
         )

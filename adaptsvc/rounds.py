@@ -107,7 +107,8 @@ class Rounds:
         """The kind of round that has enough to learn from."""
         learn, tune = self._settings.learn, self._settings.tune
         enough_labels = tune.labels_min and intake.new_labels >= tune.labels_min
-        if enough_labels and len(intake.labels.training) >= 2:
+        to_judge_by = len(intake.window) or intake.labels.held_out
+        if enough_labels and len(intake.labels.training) >= 2 and to_judge_by:
             return "labels"
         enough = min(learn.round_images, learn.window_images)
         if intake.new_images >= learn.round_images and len(intake.window) >= enough:

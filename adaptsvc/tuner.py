@@ -106,13 +106,11 @@ class Tuner:
         settings: TuneSettings,
         steps: int,
     ) -> Tuning:
-        projection = self._tower.projection
-        is_trained = any(parameter is projection for parameter in trained.values())
         return Tuning(
             self._tower.module,
             objective,
             trained=trained,
-            projection=projection if is_trained else None,
+            projection=self._tower.projection(trained),
             steps=TuningSteps(
                 settings.learning_rate,
                 settings.head_learning_rate,

@@ -120,7 +120,9 @@ class Worker:
             timeout_s=POLL_TIMEOUT_S,
         )
         dead = self._receive(messages)
-        self._parts.observer.waiting(self._consumer.lag())
+        self._parts.observer.waiting(lag := self._consumer.lag())
+        if not lag:
+            dead += self._intake.caught_up()
         if now - self._retained_at >= self._settings.stream.retention_interval_s:
             self._retained_at = now
             self._parts.enforce_retention(now)

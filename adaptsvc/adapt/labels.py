@@ -69,6 +69,10 @@ class LabelBuffer:
         if len(self._samples) > self.capacity:
             self._samples.popitem(last=False)
 
+    def get(self, image_id: str) -> LabeledSample | None:
+        """The image of that id, if it is still here."""
+        return self._samples.get(image_id)
+
     def is_held_out(self, image_id: str) -> bool:
         """Whether an image is kept for judging; the same answer for ever."""
         return zlib.crc32(image_id.encode()) % PARTS < self._held_out_parts

@@ -6,7 +6,7 @@ it that are trained. The module stays in eval mode, so BatchNorm's running stati
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from torch.func import functional_call
 from adaptsvc.adapt.carot import ema_momentum
 from adaptsvc.adapt.labeled import LabeledBatch, LabeledObjective
 from adaptsvc.adapt.stepping import Descent, Group, Stepper
+from adaptsvc.errors import NonFiniteStepError
 
 TEACHER_EVERY = 5  # steps between two moves of the teacher
 
@@ -46,7 +47,7 @@ class Tuning:
         module: (N, 3, H, W) standardised float -> (N, D) unit embeddings, differentiable.
         trained: parameters of it, by their names in it.
         objective: the loss, and the head it trains.
-        projection: the module's linear map to the embeddings, (D_in, D), if it is trained.
+        projection: gives the module's linear map to the embeddings, (D_in, D), if it is trained.
         steps: rates and length.
     """
 
@@ -56,7 +57,7 @@ class Tuning:
         objective: LabeledObjective,
         *,
         trained: Mapping[str, nn.Parameter],
-        projection: Tensor | None,
+        projection: Callable[[], Tensor] | None,
         steps: TuningSteps,
     ) -> None:
         self._module = module
@@ -91,12 +92,18 @@ class Tuning:
             NonFiniteStepError: loss, gradient or new weight is NaN or Inf; the weights are as before.
         """
         with torch.enable_grad():
+            features = self._module(images)
+            if not bool(features.detach().norm(dim=1).gt(0).all()):  # also true for NaN
+                raise NonFiniteStepError(
+                    f"step {self._stepper.steps + 1} met embeddings without length or NaN; the weights are "
+                    "as before it: lower the learning rate"
+                )
             batch = LabeledBatch(
-                features=self._module(images),
+                features=features,
                 targets=targets,
                 generator=generator,
                 teacher_features=self._teacher_features(images),
-                projection=self._projection,
+                projection=None if self._projection is None else self._projection(),
             )
             loss = self._objective(batch)
         self._stepper.step(loss.total)

@@ -5,7 +5,7 @@ It knows nothing of class names, objectives, versions or streams.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Literal, TypeAlias
 
 import torch
@@ -21,7 +21,7 @@ Trained: TypeAlias = Literal["norm", "last-block", "all"]
 # Where open_clip's and timm's towers keep the list of their blocks; the last of it, and what comes after.
 BLOCK_LISTS = ("transformer.resblocks", "trunk.blocks", "trunk.stages")
 LAST_LAYERS = ("layer4", "trunk.layer4")
-PROJECTIONS = ("proj", "head.proj.weight")
+MATRIX, LINEAR = "proj", "head.proj.weight"  # (D_in, D), and a layer's (D, D_in)
 
 
 class Tower:
@@ -104,12 +104,12 @@ class Tower:
                 parameter = self._parameters[name]
                 parameter.copy_(torch.lerp(self.initial(name), parameter, share))
 
-    @property
-    def projection(self) -> nn.Parameter | None:
-        """The linear map to the embedding space, (D_in, D) or its transpose; None where there is none."""
-        for name in PROJECTIONS:
-            if isinstance(found := self._parameters.get(f"visual.{name}"), nn.Parameter):
-                return found
+    def projection(self, among: Collection[str]) -> Callable[[], Tensor] | None:
+        """What gives the linear map to the embedding space, (D_in, D), if it is one of these parameters."""
+        if (whole := f"visual.{MATRIX}") in among:
+            return lambda: self._parameters[whole]
+        if (layer := f"visual.{LINEAR}") in among:
+            return lambda: self._parameters[layer].T
         return None
 
     def scaled(self, pixels: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class Tower:
         first = next(index for index, name in enumerate(names) if name.startswith(start))
         after = names[first:]
         return after + [
-            name for name in names[:first] if name.removeprefix("visual.") in PROJECTIONS
+            name for name in names[:first] if name.removeprefix("visual.") in (MATRIX, LINEAR)
         ]
 
     def _last_block_prefix(self) -> str:

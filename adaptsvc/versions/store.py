@@ -132,8 +132,12 @@ class VersionStore:
         return self._bases[digest]
 
     def discard_base(self, digest: str) -> None:
-        """Delete a base that no version is a delta to; others stay."""
-        if all(self.manifest(version).base != digest for version in self.ids()):
+        """Delete a base that no version is a delta to; it stays when one cannot be read."""
+        try:
+            used = any(self.manifest(version).base == digest for version in self.ids())
+        except VersionCorruptError:
+            return
+        if not used:
             self._bases.pop(digest, None)
             with staging(self.root / "base") as content:
                 (self.root / "base" / digest).rename(content / digest)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from adaptsvc import checkpoint as checkpoints
 from adaptsvc.bootstrap import Ready, prepare
@@ -17,6 +22,9 @@ from adaptsvc.learner import Learner
 from adaptsvc.metrics import MessageOutcome, Observer, Outcome
 from adaptsvc.publishing import Publisher
 from adaptsvc.serving.encoder import Runtime
+from adaptsvc.serving.predictor import build
+from adaptsvc.types import Float32
+from adaptsvc.versions.store import VersionStore
 from adaptsvc.worker import Parts, Worker
 from streams.log import MemoryLog
 from streams.message import NewMessage, TopicPartition
@@ -67,6 +75,22 @@ class Bench:
         messages = [NewMessage(name, data, {"source": b"test"}) for name, data in pictures.items()]
         self.log.append("images.unlabeled", messages)
 
+    def teach(self, count: int, start: int = 0) -> None:
+        """Labeled pictures, one colour per class; five of the first sixteen are held out."""
+        messages = [
+            NewMessage(
+                f"taught-{k}", one_colour(k), {"label": self.settings.classes[k % 3].encode()}
+            )
+            for k in range(start, start + count)
+        ]
+        self.log.append("images.labeled", messages)
+
+    def restart(self) -> Worker:
+        """As another process would: the model loaded anew, all else from disk and the stream."""
+        self.ready = prepare(self.settings)
+        self.worker = self.start()
+        return self.worker
+
     def waiting(self) -> int:
         """Messages that a worker starting now would be given."""
         return self.log.consumer(
@@ -77,9 +101,36 @@ class Bench:
         found = self.log.read(TopicPartition(topic, partition), offset=0, limit=1000)
         return [NewMessage(m.key, m.value, m.headers) for m in found]
 
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(message.value) for message in self.all_of("model.events")]
+
     @property
     def serving(self) -> int | None:
         return self.ready.pointer.read().version
+
+
+COLOURS = ((230, 30, 30), (30, 200, 60), (40, 60, 240))
+VIT = pytest.mark.parametrize("tiny_directory", ["vit"], indirect=True)
+# Random towers keep little of what the guard asks for; what it refuses has tests of its own.
+LENIENT = {"agreement": 0.0, "marginal_entropy_kept": 0.0}
+TUNE = {"labels_min": 16, "passes": 2.0, "batch_images": 6}
+
+
+def one_colour(number: int) -> bytes:
+    """A picture of the colour of its class, a little darker than the one before."""
+    colour = tuple(value - number % 16 for value in COLOURS[number % 3])
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def teaching(settings: Settings, **sections: dict[str, Any]) -> Settings:
+    """Settings under which sixteen labels start a round."""
+    merged: dict[str, dict[str, Any]] = {"guard": LENIENT, "tune": TUNE}
+    for name, values in sections.items():
+        merged[name] = {**merged.get(name, {}), **values}
+    update = {name: getattr(settings, name).model_copy(update=v) for name, v in merged.items()}
+    return settings.model_copy(update=update)
 
 
 @pytest.fixture
@@ -267,3 +318,212 @@ def test_after_a_rollback_the_next_round_starts_from_the_version_that_serves(
     bench.send(pictures(png, 16, start=16))
     drain(bench.worker)
     assert bench.ready.store.manifest(2).parent == 0
+
+
+def test_enough_labels_start_a_round_whose_version_serves(
+    prepared: Settings, png: Callable[[int], bytes]
+) -> None:
+    bench = Bench(teaching(prepared))
+    bench.send(pictures(png, 6))
+    bench.teach(16)
+    drain(bench.worker)
+    assert (bench.observer.rounds, bench.serving) == (["promoted"], 1)
+    manifest = bench.ready.store.manifest(1)
+    assert (manifest.parent, manifest.method) == (0, "core")
+    counted = {topic: 0 for topic in ("images.unlabeled", "images.labeled")}
+    for name, offset in manifest.offsets.items():
+        counted[name.rpartition("/")[0]] += offset
+    assert counted == {"images.unlabeled": 6, "images.labeled": 16}
+    assert manifest.base == bench.ready.store.manifest(0).base
+
+
+@VIT
+def test_too_few_labels_start_none(prepared: Settings) -> None:
+    bench = Bench(teaching(prepared))
+    bench.teach(15)
+    drain(bench.worker)
+    assert (bench.observer.rounds, bench.serving) == ([], 0)
+    bench.teach(1, start=15)
+    drain(bench.worker)
+    assert bench.observer.rounds == ["promoted"]
+
+
+@VIT
+def test_a_round_on_labels_is_told_on_the_events_topic_with_its_figures(
+    prepared: Settings,
+) -> None:
+    bench = Bench(teaching(prepared))
+    bench.teach(16)
+    drain(bench.worker)
+    (event,) = bench.events()
+    assert (event["event"], event["method"], event["round"]) == ("promoted", "core", 1)
+    assert (event["version"], event["parent"], event["action"]) == (1, 0, "continue")
+    assert (event["reasons"], event["images"]) == ([], 11)
+    assert event["figures"]["labels_judged_by"] == 5
+    assert {"accuracy_change_on_labels", "nll_change_on_labels"} <= event["figures"].keys()
+
+
+@VIT
+def test_after_a_restart_labels_are_the_same_and_are_not_read_again(prepared: Settings) -> None:
+    bench = Bench(teaching(prepared))
+    bench.teach(18)
+    drain(bench.worker)
+    bench.worker.run_once(10_000.0)
+    saved = checkpoints.load(bench.settings.checkpoint)
+    assert (len(saved.labels), saved.new_labels, saved.rounds) == (18, 2, 1)
+    assert bench.waiting() == 0
+    bench.restart()
+    drain(bench.worker, 20_000.0)
+    assert bench.observer.rounds == ["promoted"]
+    bench.teach(14, start=18)
+    drain(bench.worker, 20_000.0)
+    assert bench.observer.rounds == ["promoted", "promoted"]
+    assert len(checkpoints.load(bench.settings.checkpoint).labels) == 32
+
+
+@pytest.mark.parametrize("backlog", [False, True], ids=["read one by one", "backlog"])
+@VIT
+def test_labels_sent_after_their_images_find_them_in_the_window(
+    prepared: Settings, png: Callable[[int], bytes], backlog: bool
+) -> None:
+    """Also when the worker was away, and finds both topics full."""
+    bench = Bench(teaching(prepared, tune={"labels_min": 8}))
+    bench.send(pictures(png, 12, start=20))
+    if not backlog:
+        drain(bench.worker)
+    labels = [NewMessage(f"image-{k}", b"", {"label": b"cat"}) for k in range(20, 32)]
+    bench.log.append("images.labeled", labels)
+    drain(bench.worker)
+    assert bench.all_of("images.deadletter") == []
+    assert bench.events()[0]["method"] == "core"
+
+
+def torch_answers(bench: Bench, version: int) -> Float32:
+    """Embeddings of four pictures by a CLIP loaded anew, with what the store has of a version."""
+    ready = prepare(bench.settings)
+    learner, found = Learner(ready.clip, ready.prompt, ready.encoder), ready.store.load(version)
+    learner.load(found, ready.store.base(found.manifest.base).tuned())
+    embeddings: Float32 = learner.tower.embed(torch.from_numpy(four_pictures())).numpy()
+    return embeddings
+
+
+def four_pictures() -> Any:
+    return np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
+
+
+def served_answers(bench: Bench, version: int) -> Float32:
+    """The same by ONNX Runtime, as another process would serve them."""
+    store = VersionStore(bench.settings.store)
+    found = store.load(version)
+    return build(store.base(found.manifest.base), found, Runtime()).encoder.embed(four_pictures())
+
+
+def test_a_whole_model_is_served_learned_on_and_found_again_after_a_restart(
+    prepared: Settings, png: Callable[[int], bytes]
+) -> None:
+    settings = teaching(
+        prepared,
+        tune={"trained": "last-block"},
+        learn={"learning_rate": 0.0, "context_learning_rate": 0.0},
+    )
+    bench = Bench(settings)
+    bench.teach(16)
+    drain(bench.worker)
+    zero, one = (bench.ready.store.manifest(version) for version in (0, 1))
+    assert one.base != zero.base
+    np.testing.assert_allclose(served_answers(bench, 1), torch_answers(bench, 1), atol=1e-4)
+    assert np.abs(served_answers(bench, 1) - served_answers(bench, 0)).max() > 1e-3
+    bench.restart()
+    assert bench.serving == 1, "the version for these classes and this model goes on serving"
+    bench.send(pictures(png, 16))
+    drain(bench.worker)
+    two = bench.ready.store.manifest(2)
+    assert (two.method, two.parent, two.base) == ("ueo", 1, one.base)
+    np.testing.assert_allclose(served_answers(bench, 2), served_answers(bench, 1), atol=1e-5)
+
+
+@VIT
+def test_after_a_restart_zero_shot_is_still_the_model_nothing_was_learned_for(
+    prepared: Settings, png: Callable[[int], bytes]
+) -> None:
+    bench = Bench(teaching(prepared, tune={"trained": "last-block"}))
+    learner = bench.worker._parts.learner
+    before = learner.zero_shot(four_pictures(), 1.0)[0]
+    bench.teach(16)
+    drain(bench.worker)
+    bench.restart()
+    after = bench.worker._parts.learner.zero_shot(four_pictures(), 1.0)[0]
+    np.testing.assert_allclose(after, before, atol=1e-6)
+
+
+STRICT = {"agreement": 1.0, "confident_share": 1.0, "marginal_entropy_kept": 1.0}
+COLLAPSE = {"objective": "entropy-minimisation", "learning_rate": 0.5, "passes": 4.0}
+
+
+@VIT
+def test_refusals_count_on_over_a_restart_until_learning_is_frozen(
+    prepared: Settings, png: Callable[[int], bytes]
+) -> None:
+    bench = Bench(teaching(prepared, guard={**STRICT, "cool_down_rounds": 1}, learn=COLLAPSE))
+    for turn in range(5):
+        bench.send(pictures(png, 16, start=16 * turn))
+        drain(bench.worker)
+        bench.restart()
+    assert bench.observer.rounds == [*["refused"] * 3, "skipped", "refused"]
+    events = bench.events()
+    assert [event["action"] for event in events] == [
+        *["continue"] * 2,
+        "freeze",
+        *["continue"] * 2,
+    ]
+    assert events[3]["reasons"] == ["frozen_after_refusals"]
+    assert events[3]["figures"] == {}
+    saved = checkpoints.load(bench.settings.checkpoint)
+    assert (saved.rounds, saved.patience["refusals"], saved.patience["freezes"]) == (5, 1, 1)
+
+
+@VIT
+def test_a_window_of_one_class_is_skipped_with_its_reason_and_the_worker_goes_on(
+    prepared: Settings, png: Callable[[int], bytes]
+) -> None:
+    bench = Bench(teaching(prepared, guard={"window_spread": 1.0}))
+    bench.send({f"image-{k}": png(0) for k in range(16)})
+    drain(bench.worker)
+    (event,) = bench.events()
+    assert (event["event"], event["reasons"]) == ("skipped", ["window_too_uniform"])
+    assert (bench.observer.rounds, bench.serving) == (["skipped"], 0)
+    saved = checkpoints.load(bench.settings.checkpoint)
+    assert (saved.rounds, saved.new_images, len(saved.window)) == (1, 0, 16)
+
+
+@VIT
+def test_a_stop_in_mid_round_on_labels_keeps_them_for_the_next_start(
+    prepared: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(teaching(prepared))
+    original = Learner.class_embeddings
+
+    def stopping(self: Learner) -> Float32:
+        bench.stop.set()
+        return original(self)
+
+    bench.teach(16)
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "class_embeddings", stopping)
+        bench.worker.run()
+    assert (bench.observer.rounds, bench.serving) == (["stopped"], 0)
+    assert checkpoints.load(bench.settings.checkpoint).new_labels == 16
+    bench.stop.clear()
+    bench.restart()
+    drain(bench.worker)
+    assert (bench.observer.rounds, bench.serving) == (["stopped", "promoted"], 1)
+
+
+@VIT
+def test_a_worker_whose_class_names_changed_starts_again(prepared: Settings) -> None:
+    bench = Bench(teaching(prepared))
+    bench.teach(16)
+    drain(bench.worker)
+    bench.settings = bench.settings.model_copy(update={"classes": ("cat", "dog", "lorry")})
+    bench.restart()
+    assert bench.ready.store.manifest(bench.serving or 0).classes == ("cat", "dog", "lorry")
