@@ -159,7 +159,7 @@ class GuardSettings(_Section):
         description="Share of the window's surest zero-shot answers held as confident.",
     )
     class_kept: float = Field(
-        0.1, ge=0, le=1, description="Least share of a class's zero-shot choices it must keep."
+        0.05, ge=0, le=1, description="Least share of a class's zero-shot choices it must keep."
     )
     window_spread: float = Field(
         0.3, ge=0, le=1, description="Least spread of a window over the classes; 0 learns from any."
@@ -169,6 +169,12 @@ class GuardSettings(_Section):
     )
     labels_min: int = Field(
         30, ge=1, description="Held-out labels that are enough to judge and calibrate by."
+    )
+    labels_above_chance: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="How far above chance labels must agree with zero-shot's surest; 0 believes any.",
     )
     refusals: int = Field(3, ge=1, description="Refused rounds in a row that freeze learning.")
     cool_down_rounds: int = Field(4, ge=1, description="Rounds that a freeze skips.")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from adaptsvc.adapt.labels import LabeledSample
 from adaptsvc.adapt.window import Sample
 from adaptsvc.config import GuardSettings, Settings
-from adaptsvc.learner import Candidate, Learner
+from adaptsvc.learner import Candidate
 from adaptsvc.serving.encoder import Encoder, Runtime
 from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.serving.predictor import logits_of
@@ -122,15 +122,13 @@ class Examiner:
         self._settings = settings
         self._limits = guard_limits(settings.guard)
 
-    def examine(
-        self, candidate: Candidate, encoder: Encoder, learner: Learner, context: RoundContext
-    ) -> Evidence:
+    def examine(self, candidate: Candidate, encoder: Encoder, context: RoundContext) -> Evidence:
         """Hold a candidate, running in `encoder`, against the zero-shot model and its parent."""
         scale = context.parent.manifest.logit_scale
         images = context.samples or context.labels
         logits = logits_of(embed_all(encoder, images), candidate.class_embeddings, scale)  # (N, C)
-        zero_shot = _zero_shot(context, learner)  # (N, C)
-        found = self._on_labels(candidate, encoder, learner, context)
+        zero_shot = _zero_shot(images)  # (N, C)
+        found = self._on_labels(candidate, encoder, context)
         calibration = _calibration_without_labels(logits, zero_shot, candidate, context.parent)
         verdict = judge(softmax(logits), zero_shot, self._limits)
         reasons, labels, parent_is_worse = verdict.reasons, None, False
@@ -151,7 +149,7 @@ class Examiner:
         )
 
     def _on_labels(
-        self, candidate: Candidate, encoder: Encoder, learner: Learner, context: RoundContext
+        self, candidate: Candidate, encoder: Encoder, context: RoundContext
     ) -> _OnLabels | None:
         labels = context.labels[-JUDGED_LABELS:]
         if not labels:
@@ -159,11 +157,10 @@ class Examiner:
         version, scale = context.parent, context.parent.manifest.logit_scale
         base = self._store.base(version.manifest.base)
         parent = build_encoder(base, version.delta, self._runtime)
-        zero_shot = _frozen(learner, labels)
         return _OnLabels(
             candidate=logits_of(embed_all(encoder, labels), candidate.class_embeddings, scale),
             parent=logits_of(embed_all(parent, labels), version.head.class_embeddings, scale),
-            zero_shot=np.log(np.maximum(zero_shot, np.finfo(np.float64).tiny)),
+            zero_shot=np.log(np.maximum(_zero_shot(labels), np.finfo(np.float64).tiny)),
             targets=np.array([sample.target for sample in labels]),
         )
 
@@ -217,6 +214,7 @@ def guard_limits(settings: GuardSettings) -> GuardLimits:
         settings.confident_share,
         swallowed_kept=settings.class_kept,
         minimum_labels=settings.labels_min,
+        labels_above_chance=settings.labels_above_chance,
         window_spread=settings.window_spread,
         window_sure_share=settings.window_sure_share,
     )
@@ -232,21 +230,9 @@ def embed_all(encoder: Encoder, samples: Sequence[Sample] | Sequence[LabeledSamp
     return np.concatenate(parts)
 
 
-def _zero_shot(context: RoundContext, learner: Learner) -> Float64:
-    """Frozen zero-shot probabilities (N, C) of the images a candidate is tried on."""
-    if context.samples:
-        return np.stack([sample.zero_shot for sample in context.samples]).astype(np.float64)
-    return _frozen(learner, context.labels)
-
-
-def _frozen(learner: Learner, labels: Sequence[LabeledSample]) -> Float64:
-    """Frozen zero-shot probabilities (N, C) of labeled images, in batches."""
-    pixels: list[UInt8] = [sample.pixels for sample in labels]
-    parts = [
-        learner.zero_shot(np.stack(pixels[start : start + EMBED_BATCH]), 1.0)[0]
-        for start in range(0, len(pixels), EMBED_BATCH)
-    ]
-    return np.concatenate(parts).astype(np.float64)
+def _zero_shot(samples: Sequence[Sample] | Sequence[LabeledSample]) -> Float64:
+    """Frozen zero-shot probabilities (N, C)."""
+    return np.stack([sample.zero_shot for sample in samples]).astype(np.float64)
 
 
 def _calibration_without_labels(

@@ -29,6 +29,8 @@ LABEL_HEADER = "label"
 DECODE_MESSAGES = 64
 MOST_WAITING = 10_000  # labels; each is a few hundred bytes
 Dead: TypeAlias = list[tuple[Message, ImageError | LabelError]]
+# Image id, pixels (3, H, W), target, and where the image can be read again.
+Labeled: TypeAlias = tuple[str, UInt8, int, tuple[str, int, int]]
 ZeroShot: TypeAlias = Callable[[UInt8], tuple[Float32, Float32]]
 
 
@@ -101,8 +103,7 @@ class Intake:
         messages = [m for reference in saved.window for m in self._fetch(reference)]
         for start in range(0, len(messages), DECODE_MESSAGES):
             self._take(messages[start : start + DECODE_MESSAGES])
-        for reference in saved.labels:
-            self._restore_label(reference)
+        self._keep([labeled for reference in saved.labels for labeled in self._restored(reference)])
         wanted, found = len(saved.window) + len(saved.labels), len(self.window) + len(self.labels)
         if found < wanted:
             log.warning("%d images are gone from the stream or no longer fit", wanted - found)
@@ -127,18 +128,20 @@ class Intake:
 
     def _receive_labels(self, messages: Sequence[Message]) -> Dead:
         dead: Dead = []
-        before, tried = self.new_labels, [*self._waiting.values(), *messages]
+        found: list[Labeled] = []
+        tried = [*self._waiting.values(), *messages]
         self._waiting.clear()
         for message in tried:
             try:
-                if (sample := self._labeled(message)) is None:
+                if (labeled := self._labeled(message)) is None:
                     self._waiting[(message.topic, message.partition, message.offset)] = message
                 else:
-                    self.labels.add(sample)
-                    self.new_labels += 1
+                    found.append(labeled)
             except (ImageError, LabelError) as exc:
                 dead.append((message, exc))
-        self._observer.received(LABELS, "learned", self.new_labels - before)
+        self._keep(found)
+        self.new_labels += len(found)
+        self._observer.received(LABELS, "learned", len(found))
         self._observer.received(LABELS, "dead_letter", len(dead))
         return dead + self._give_up(MOST_WAITING)
 
@@ -172,7 +175,16 @@ class Intake:
                 self.window.add(Sample(message.key, image, p, float(weight), place))
         return bad
 
-    def _labeled(self, message: Message) -> LabeledSample | None:
+    def _keep(self, found: Sequence[Labeled]) -> None:
+        for start in range(0, len(found), DECODE_MESSAGES):
+            some = found[start : start + DECODE_MESSAGES]
+            probabilities, _ = self._source.zero_shot(
+                np.stack([pixels for _, pixels, _, _ in some])
+            )
+            for (image_id, pixels, target, place), p in zip(some, probabilities, strict=True):
+                self.labels.add(LabeledSample(image_id, pixels, target, place, p))
+
+    def _labeled(self, message: Message) -> Labeled | None:
         """The labeled image a message stands for: its own, or one we have; None if we have none of that id.
 
         Raises:
@@ -183,11 +195,11 @@ class Intake:
         if message.value:
             pixels = decode(message.value, self._source.preprocess, self._limits)
             place = (message.topic, message.partition, message.offset)
-            return LabeledSample(message.key, pixels, target, place)
+            return message.key, pixels, target, place
         sample = self.window.get(message.key) or self.labels.get(message.key)
         if sample is None:
             return None
-        return LabeledSample(message.key, sample.pixels, target, sample.source)
+        return message.key, sample.pixels, target, sample.source
 
     def _target(self, label: bytes) -> int:
         name = label.decode(errors="replace")
@@ -198,7 +210,7 @@ class Intake:
             )
         return self._classes.index(name)
 
-    def _restore_label(self, reference: LabelReference) -> None:
+    def _restored(self, reference: LabelReference) -> Iterable[Labeled]:
         """A labeled image of the checkpoint; left out when the settings changed and it no longer fits."""
         for message in self._fetch(reference):
             try:
@@ -207,7 +219,7 @@ class Intake:
             except (ImageError, LabelError):
                 continue
             place = (reference.topic, reference.partition, reference.offset)
-            self.labels.add(LabeledSample(reference.image_id, pixels, target, place))
+            yield reference.image_id, pixels, target, place
 
     def _fetch(self, reference: SampleReference) -> Iterable[Message]:
         partition = TopicPartition(reference.topic, reference.partition)

@@ -86,7 +86,7 @@ class Publisher:
     ) -> Decision:
         encoder = build_encoder(base, candidate.delta, self._runtime)
         learner.check_parity(candidate, encoder, context.samples or context.labels)
-        evidence = self._examiner.examine(candidate, encoder, learner, context)
+        evidence = self._examiner.examine(candidate, encoder, context)
         draft, head = self._draft(candidate, context, encoder, evidence)
         parent = context.parent.manifest.id
         if evidence.reasons:

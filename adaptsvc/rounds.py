@@ -22,7 +22,7 @@ from adaptsvc.intake import Intake
 from adaptsvc.learner import Candidate, Learner
 from adaptsvc.metrics import Observer, Outcome
 from adaptsvc.publishing import Publisher
-from adaptsvc.trust.guard import judge_window
+from adaptsvc.trust.guard import judge_labels, judge_window
 from adaptsvc.trust.patience import Action, Patience, PatienceLimits, after
 from adaptsvc.trust.patience import Outcome as Trial
 from adaptsvc.tuner import Start, Tuner
@@ -126,13 +126,14 @@ class Rounds:
             StopRound: `between_steps` says so; nothing has changed.
         """
         started = time.perf_counter()
-        context = self._context(intake)
+        distrust = self._distrust(intake)
+        context = self._context(intake, distrust)
         method = self.method(kind)
         images = len(intake.labels.training) if kind == "labels" else len(intake.window)
         log.info(
             "round %d, %s, from version %d", self.count + 1, method, context.parent.manifest.id
         )
-        outcome, version, reasons, evidence = self._try(kind, intake, context)
+        outcome, version, reasons, evidence = self._try(kind, intake, context, distrust)
         self.count += 1
         if kind == "labels":
             intake.new_labels = 0
@@ -152,22 +153,22 @@ class Rounds:
             action=action,
         )
 
-    def _context(self, intake: Intake) -> RoundContext:
+    def _context(self, intake: Intake, distrust: tuple[str, ...]) -> RoundContext:
         current = self._parts.pointer.read().version
         assert current is not None, "the worker publishes version 0 before it starts"
         return RoundContext(
             parent=self._parts.store.load(current),
             samples=intake.window.samples,
-            labels=intake.labels.held_out,
+            labels=() if distrust else intake.labels.held_out,
             offsets=dict(intake.offsets),
             seed=self._settings.learn.seed * SEED_STEP + self.count + 1,
         )
 
     def _try(
-        self, kind: Kind, intake: Intake, context: RoundContext
+        self, kind: Kind, intake: Intake, context: RoundContext, distrust: tuple[str, ...]
     ) -> tuple[Outcome, int, tuple[str, ...], Evidence | None]:
         parent = context.parent.manifest.id
-        if kind == "images" and (reasons := self._reasons_to_skip(context)):
+        if reasons := distrust if kind == "labels" else self._reasons_to_skip(context):
             return "skipped", parent, reasons, None
         try:
             candidate = self._candidate(kind, intake, context)
@@ -177,6 +178,14 @@ class Rounds:
             log.error("the round failed: %s; the serving version stays", exc)
             return "failed", parent, (str(exc),), None
         return decision.outcome, decision.version, decision.reasons, decision.evidence
+
+    def _distrust(self, intake: Intake) -> tuple[str, ...]:
+        """Why no label is to be believed now; empty when they may be."""
+        if not (labels := intake.labels.samples):
+            return ()
+        zero_shot = np.stack([s.zero_shot for s in labels]).astype(np.float64)
+        targets = np.array([s.target for s in labels])
+        return judge_labels(zero_shot, targets, guard_limits(self._settings.guard))
 
     def _reasons_to_skip(self, context: RoundContext) -> tuple[str, ...]:
         if self.patience.frozen:

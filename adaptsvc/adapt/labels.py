@@ -25,12 +25,14 @@ class LabeledSample:
         pixels: (3, H, W) uint8 at model size.
         target: index of its class.
         source: where the image can be read again: topic, partition, offset.
+        zero_shot: (C,) float32, its probabilities under the frozen zero-shot model.
     """
 
     image_id: str
     pixels: npt.NDArray[np.uint8]
     target: int
     source: tuple[str, int, int]
+    zero_shot: npt.NDArray[np.float32]
 
 
 class LabelBuffer:
@@ -42,9 +44,9 @@ class LabelBuffer:
 
     Example:
         >>> buffer = LabelBuffer(capacity=100, held_out_share=0.25)
-        >>> pixels = np.zeros((3, 1, 1), np.uint8)
+        >>> pixels, p = np.zeros((3, 1, 1), np.uint8), np.full(2, 0.5, np.float32)
         >>> for number in range(200):
-        ...     buffer.add(LabeledSample(f"image-{number}", pixels, number % 2, ("t", 0, number)))
+        ...     buffer.add(LabeledSample(f"image-{number}", pixels, number % 2, ("t", 0, number), p))
         >>> len(buffer), len(buffer.training) + len(buffer.held_out)
         (100, 100)
     """

@@ -5,6 +5,7 @@ It knows nothing of methods, settings or figures.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -59,6 +60,12 @@ class Bench:
         runtime = Runtime(settings.serve.device, torch.get_num_threads())
         learner = Learner(ready.clip, ready.prompt, ready.encoder)
         return cls(settings, ready, learner, start, runtime)
+
+    @property
+    def model(self) -> str:
+        """Both towers: the image tower's fingerprint, and what the text tower makes of the class names."""
+        head = hashlib.sha256(self.start.head.class_embeddings.tobytes()).hexdigest()
+        return f"{self.ready.clip.fingerprint} {head}"
 
     def encoder(self, candidate: Candidate) -> Encoder:
         """A candidate's image tower on ONNX Runtime, as the service would run it.

@@ -1,25 +1,14 @@
-"""The results of an evaluation, one JSON line per cell, on disk before the next cell starts.
-
-It knows nothing of how a cell is run. A run that was cut off goes on where it stopped: a torn last line is
-dropped, and cells are found again by what they are and by the digest of their configuration and files.
-"""
+"""What one cell of an evaluation came to; it knows nothing of how a cell is run."""
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from adaptsvc.errors import AdaptsvcError
+from adaptsvc.evaluation.record import Record, Records
 from adaptsvc.evaluation.split import Setting
-from adaptsvc.versions.files import sync_directory
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +26,7 @@ class Cell:
     digest: str
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Answers(_Record):
+class Answers(BaseModel):
     """The test half, image by image.
 
     Attributes:
@@ -53,6 +38,8 @@ class Answers(_Record):
         window: (M, C) the same of the images adapted to.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
     label: tuple[int, ...]
     prediction: tuple[int, ...]
     confidence: tuple[float, ...]
@@ -61,7 +48,7 @@ class Answers(_Record):
     window: tuple[tuple[float, ...], ...]
 
 
-class Result(_Record):
+class Result(Record[Cell]):
     """What one cell came to.
 
     Attributes:
@@ -77,7 +64,6 @@ class Result(_Record):
         answers: on the test half.
     """
 
-    cell: Cell
     figures: dict[str, float]
     reasons: tuple[str, ...]
     agreement: float
@@ -90,8 +76,8 @@ class Result(_Record):
     answers: Answers
 
 
-class Journal:
-    """An append-only file of results.
+class Journal(Records[Cell, Result]):
+    """The results of `adaptsvc eval`.
 
     Args:
         path: made when missing, with its folder.
@@ -101,42 +87,4 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._results = {result.cell: result for result in _recover(path)}
-
-    @property
-    def results(self) -> Mapping[Cell, Result]:
-        """Every result, by its cell."""
-        return MappingProxyType(self._results)
-
-    def append(self, result: Result) -> None:
-        """Add one; it survives a crash once this returns."""
-        new = not self.path.exists()
-        with self.path.open("ab") as file:
-            file.write(result.model_dump_json().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        if new:
-            sync_directory(self.path.parent)
-        self._results[result.cell] = result
-
-
-def _recover(path: Path) -> list[Result]:
-    """Every whole line; a last one that was cut short is removed from the file."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    results: list[Result] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            if not line.endswith(b"\n"):
-                raise ValueError("it was cut short")
-            results.append(Result.model_validate_json(line))
-        except ValueError as exc:  # pydantic's error is one
-            if number < len(lines):
-                raise AdaptsvcError(
-                    f"line {number} of {path} is no result of this version: {exc}; delete the file or "
-                    "choose another --out"
-                ) from exc
-            log.warning("the last line of %s was cut short; its cell is measured again", path)
-            os.truncate(path, sum(map(len, lines[:-1])))
-    return results
+        super().__init__(path, Result)

@@ -104,8 +104,8 @@ def tune(task: Task, method: str) -> Candidate:
         logit_scale=task.start.manifest.logit_scale,
     )
     samples = [
-        LabeledSample(sample.image_id, sample.pixels, int(label), sample.source)
-        for sample, label in zip(task.samples, task.labels, strict=True)
+        LabeledSample(s.image_id, s.pixels, int(label), s.source, s.zero_shot)
+        for s, label in zip(task.samples, task.labels, strict=True)
     ]
     settings = task.settings.tune.model_copy(update={"method": method})
     return Tuner(task.learner.tower).tune(

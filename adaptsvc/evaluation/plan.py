@@ -82,7 +82,7 @@ def plan(request: Request, settings: Settings, model: str) -> tuple[Cell, ...]:
     Args:
         request: what is asked for.
         settings: of the run.
-        model: the fingerprint of the image tower.
+        model: what tells the model from any other.
     """
     digests = {domain: _digest(request, settings, model, domain) for domain in request.domains}
     return tuple(

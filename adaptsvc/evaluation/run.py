@@ -98,7 +98,7 @@ def run_evaluation(
     journal = Journal(request.out / RESULTS)
     with console.status("loading the model (the first time it is exported, about 20 s)"):
         bench = Bench.load(settings)
-    cells = plan(request, settings, bench.ready.clip.fingerprint)
+    cells = plan(request, settings, bench.model)
     try:
         _measure(Run(request, bench, journal, console, stop), cells)
     except Interrupted:

@@ -1,33 +1,19 @@
-"""The results on streams, one JSON line per cell, on disk before the next cell starts.
-
-It knows nothing of how a cell is run. As `adaptsvc.evaluation.journal`: a torn last line is dropped, and
-cells are found again by what they are.
-"""
+"""What one stream came to; it knows nothing of how it is run."""
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from adaptsvc.errors import AdaptsvcError
+from adaptsvc.evaluation.record import Record, Records
 from adaptsvc.evaluation.stream_plan import StreamCell
-from adaptsvc.versions.files import sync_directory
 
-log = logging.getLogger(__name__)
 Figures: TypeAlias = dict[str, dict[str, float]]  # by domain, then by name
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Moment(_Record):
+class Moment(BaseModel):
     """The service after a round.
 
     Attributes:
@@ -41,6 +27,8 @@ class Moment(_Record):
         figures: of that one on the held-out images, by domain; see `adaptsvc.evaluation.measure`.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
     sent: int = Field(ge=0)
     part: int = Field(ge=0)
     method: str
@@ -51,7 +39,7 @@ class Moment(_Record):
     figures: Figures
 
 
-class StreamResult(_Record):
+class StreamResult(Record[StreamCell]):
     """What one cell came to.
 
     Attributes:
@@ -65,7 +53,6 @@ class StreamResult(_Record):
         seconds: it took.
     """
 
-    cell: StreamCell
     zero_shot: Figures
     moments: tuple[Moment, ...]
     after_parts: tuple[Figures, ...] = Field(min_length=1)
@@ -76,8 +63,8 @@ class StreamResult(_Record):
     seconds: float = Field(ge=0)
 
 
-class StreamJournal:
-    """An append-only file of results.
+class StreamJournal(Records[StreamCell, StreamResult]):
+    """The results of `adaptsvc eval-stream`.
 
     Args:
         path: made when missing, with its folder.
@@ -87,40 +74,4 @@ class StreamJournal:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._results = {result.cell: result for result in _recover(path)}
-
-    @property
-    def results(self) -> Mapping[StreamCell, StreamResult]:
-        """Every result, by its cell."""
-        return MappingProxyType(self._results)
-
-    def append(self, result: StreamResult) -> None:
-        """Add one; it survives a crash once this returns."""
-        with self.path.open("ab") as file:
-            file.write(result.model_dump_json().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        sync_directory(self.path.parent)
-        self._results[result.cell] = result
-
-
-def _recover(path: Path) -> list[StreamResult]:
-    """Every whole line; a last one that was cut short is removed from the file."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    results: list[StreamResult] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            if not line.endswith(b"\n"):
-                raise ValueError("it was cut short")
-            results.append(StreamResult.model_validate_json(line))
-        except ValueError as exc:  # pydantic's error is one
-            if number < len(lines):
-                raise AdaptsvcError(
-                    f"line {number} of {path} is no result of this version: {exc}; delete the file or "
-                    "choose another --out"
-                ) from exc
-            log.warning("the last line of %s was cut short; its cell is measured again", path)
-            os.truncate(path, sum(map(len, lines[:-1])))
-    return results
+        super().__init__(path, StreamResult)

@@ -5,7 +5,6 @@ It knows nothing of options or exit codes, nor of what a cell does.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Sequence
@@ -79,7 +78,7 @@ def run_streams(
     journal = StreamJournal(request.out / RESULTS)
     with console.status("loading the model (the first time it is exported, about 20 s)"):
         bench = Bench.load(settings)
-    cells = plan(request, settings, _model(bench))
+    cells = plan(request, settings, bench.model)
     try:
         _measure(Run(request, bench, journal, console, stop), cells)
     except Interrupted:
@@ -90,12 +89,6 @@ def run_streams(
         )
         return {}
     return _report(request, [journal.results[cell] for cell in cells], console)
-
-
-def _model(bench: Bench) -> str:
-    """Both towers: the image tower's fingerprint, and what the text tower makes of the class names."""
-    head = hashlib.sha256(bench.start.head.class_embeddings.tobytes()).hexdigest()
-    return f"{bench.ready.clip.fingerprint} {head}"
 
 
 def _measure(run: Run, cells: Sequence[StreamCell]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
+from scipy.stats import binomtest
 
 from adaptsvc.trust.calibration import image_nll
 from adaptsvc.trust.checks import Labels, checked_labels
@@ -27,6 +28,7 @@ Reason: TypeAlias = Literal[
     "worse_nll_on_labels",
     "window_too_uniform",
     "window_all_unsure",
+    "labels_contradict_zero_shot",
 ]
 
 
@@ -43,6 +45,8 @@ class GuardLimits:
         swallowed_kept: a watched class is swallowed when fewer than this share of its images are left.
         minimum_labels: with fewer, labels decide nothing.
         label_confidence: of the paired intervals, in (0, 1); at 0.95 a rule refuses 1 equal in 40.
+        labels_above_chance: how far above chance, of the way to 1, labels must be able to agree with the half
+            of zero-shot's answers that are surest, in [0, 1]; 0 believes any labels.
         window_spread: entropy of the window's zero-shot choices, as a share of the most possible, in [0, 1].
         window_sure_share: share of images that zero-shot must have some idea of, in [0, 1].
         unsure_entropy: zero-shot has no idea when its entropy is over this share of log C, in [0, 1].
@@ -57,6 +61,7 @@ class GuardLimits:
     swallowed_kept: float = 0.1
     minimum_labels: int = 30
     label_confidence: float = 0.95
+    labels_above_chance: float = 0.1
     window_spread: float = 0.3
     window_sure_share: float = 0.05
     unsure_entropy: float = 0.95
@@ -196,6 +201,35 @@ def judge_window(zero_shot: Float64, limits: GuardLimits) -> tuple[Reason, ...]:
     if sure_share(zero_shot, limits.unsure_entropy) < limits.window_sure_share:
         reasons.append("window_all_unsure")
     return tuple(reasons)
+
+
+def judge_labels(zero_shot: Float64, labels: Labels, limits: GuardLimits) -> tuple[Reason, ...]:
+    """Why labels should not be believed; empty when they may be.
+
+    Where the zero-shot model is surest it is right more often than chance, however poor it is elsewhere.
+    Labels that hardly ever say what it says there were given for other images, in another order of the
+    classes, or by somebody who means harm. Fewer labels need a clearer contradiction: the upper end of the
+    exact binomial interval decides.
+
+    Args:
+        zero_shot: (N, C) probabilities of the frozen zero-shot model.
+        labels: (N,) in 0..C-1.
+        limits: label_confidence, labels_above_chance.
+
+    Raises:
+        ValueError: no images, shapes that do not fit, or a label outside 0..C-1.
+
+    Reference: Clopper & Pearson, "The Use of Confidence or Fiducial Limits", Biometrika 1934.
+    """
+    zero_shot, chosen = checked_labels(zero_shot, labels)
+    if not limits.labels_above_chance:
+        return ()
+    surest = np.argsort(-zero_shot.max(axis=-1), kind="stable")[: max(1, len(chosen) // 2)]
+    equal = int((zero_shot[surest].argmax(axis=-1) == chosen[surest]).sum())
+    chance = 1 / zero_shot.shape[1]
+    most = binomtest(equal, len(surest)).proportion_ci(limits.label_confidence, method="exact").high
+    needed = chance + limits.labels_above_chance * (1 - chance)
+    return ("labels_contradict_zero_shot",) if most < needed else ()
 
 
 def marginal_entropy(probabilities: Float64) -> float:

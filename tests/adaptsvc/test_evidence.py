@@ -21,7 +21,7 @@ from adaptsvc.evidence import (
     embed_all,
     guard_limits,
 )
-from adaptsvc.learner import Candidate, Learner
+from adaptsvc.learner import Candidate
 from adaptsvc.serving.encoder import Runtime
 from adaptsvc.serving.predictor import logits_of
 from adaptsvc.trust import ood
@@ -56,7 +56,7 @@ def right(window: Samples) -> tuple[LabeledSample, ...]:
 
 
 @pytest.fixture
-def examine(ready: Ready, learner: Learner, parent: Version, prepared: Settings) -> Examine:
+def examine(ready: Ready, parent: Version, prepared: Settings) -> Examine:
     """Twelve labels are enough."""
 
     def run(
@@ -70,7 +70,7 @@ def examine(ready: Ready, learner: Learner, parent: Version, prepared: Settings)
         settings = prepared.model_copy(update={"guard": limits})
         context = RoundContext(start, samples, labels, {}, 0)
         examiner = Examiner(ready.store, Runtime(), settings)
-        return examiner.examine(candidate, ready.encoder, learner, context)
+        return examiner.examine(candidate, ready.encoder, context)
 
     return run
 
@@ -78,7 +78,9 @@ def examine(ready: Ready, learner: Learner, parent: Version, prepared: Settings)
 def labeled(window: Samples, off: int = 0) -> tuple[LabeledSample, ...]:
     """Labels that are zero-shot's answers, or the classes so many after them."""
     return tuple(
-        LabeledSample(s.image_id, s.pixels, int(s.zero_shot.argmax() + off) % 3, s.source)
+        LabeledSample(
+            s.image_id, s.pixels, int(s.zero_shot.argmax() + off) % 3, s.source, s.zero_shot
+        )
         for s in window
     )
 

@@ -29,6 +29,7 @@ from streams.topics import load_topics
 pytestmark = pytest.mark.usefixtures("one_thread")
 Samples = tuple[Sample, ...]
 COLOURS = ((230, 30, 30), (30, 200, 60), (40, 60, 240))
+EVEN = np.full(3, 1 / 3, np.float32)
 VIT = pytest.mark.parametrize("tiny_directory", ["vit"], indirect=True)
 LENIENT = {
     "agreement": 0.0,
@@ -103,7 +104,9 @@ def coloured(count: int = 16) -> tuple[LabeledSample, ...]:
         np.full((32, 32, 3), COLOURS[k % 3], np.uint8).transpose(2, 0, 1) for k in range(count)
     ]
     return tuple(
-        LabeledSample(f"taught-{k}", image - np.uint8(k % 16), k % 3, ("images.labeled", 0, k))
+        LabeledSample(
+            f"taught-{k}", image - np.uint8(k % 16), k % 3, ("images.labeled", 0, k), EVEN
+        )
         for k, image in enumerate(pixels)
     )
 
@@ -307,11 +310,11 @@ def disagreeing(bench: Bench) -> Sample:
 
 def misleading(bench: Bench, samples: tuple[LabeledSample, ...]) -> tuple[LabeledSample, ...]:
     """Held out, zero-shot's answers are the truth; to learn from, the classes after them."""
-    answers = bench.learner.zero_shot(np.stack([s.pixels for s in samples]), 1.0)[0].argmax(axis=1)
+    answers, _ = bench.learner.zero_shot(np.stack([s.pixels for s in samples]), 1.0)
     held_out = bench.intake.labels.is_held_out
     return tuple(
-        replace(s, target=int(answer + (not held_out(s.image_id))) % 3)
-        for s, answer in zip(samples, answers, strict=True)
+        replace(s, target=int(p.argmax() + (not held_out(s.image_id))) % 3, zero_shot=p)
+        for s, p in zip(samples, answers, strict=True)
     )
 
 
@@ -322,6 +325,22 @@ def test_what_labels_refuse_is_refused_with_the_figures(bench: Bench) -> None:
     assert "worse_accuracy_on_labels" in done.reasons or "worse_nll_on_labels" in done.reasons
     assert done.evidence is not None
     assert done.evidence.metrics["labels_judged_by"] == len(bench.intake.labels.held_out)
+
+
+@VIT
+def test_labels_that_contradict_what_zero_shot_is_sure_of_teach_and_judge_nothing(
+    bench: Bench, window: Samples
+) -> None:
+    """Every label is the class after the one the zero-shot model is sure of."""
+    sure = 0.04 + 0.88 * np.eye(3, dtype=np.float32)
+    samples = tuple(replace(s, zero_shot=sure[(s.target + 1) % 3]) for s in coloured(64))
+    bench.start(guard={"labels_above_chance": 0.1, "labels_min": 5})
+    done = bench.teach(samples)
+    assert (done.outcome, done.version) == ("skipped", 0)
+    assert done.reasons == ("labels_contradict_zero_shot",)
+    unlabeled = bench.look(window)
+    assert unlabeled.evidence is not None
+    assert unlabeled.evidence.labels is None
 
 
 @VIT

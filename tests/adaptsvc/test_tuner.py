@@ -23,6 +23,7 @@ from adaptsvc.types import Float32, Tensors
 pytestmark = pytest.mark.usefixtures("one_thread")
 Tune = Callable[..., Candidate]
 COLOURS = ((230, 30, 30), (30, 200, 60), (40, 60, 240))
+EVEN = np.full(3, 1 / 3, np.float32)
 FAST: dict[str, Any] = {"passes": 2.0, "batch_images": 6}
 VIT = pytest.mark.parametrize("tiny_directory", ["vit"], indirect=True)
 RESNET = pytest.mark.parametrize("tiny_directory", ["resnet"], indirect=True)
@@ -39,6 +40,7 @@ def coloured(count: int = 12) -> tuple[LabeledSample, ...]:
             np.broadcast_to(value[:, None, None], (3, 32, 32)).copy(),
             k % 3,
             ("images.labeled", 0, k),
+            EVEN,
         )
         for k, value in enumerate(values)
     )

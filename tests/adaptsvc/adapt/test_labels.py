@@ -9,11 +9,12 @@ import pytest
 
 from adaptsvc.adapt.labels import LabelBuffer, LabeledSample
 
+EVEN = np.full(3, 1 / 3, np.float32)
 PIXELS = np.zeros((3, 1, 1), np.uint8)
 
 
 def sample(number: int, target: int = 0) -> LabeledSample:
-    return LabeledSample(f"image-{number}", PIXELS, target, ("images.labeled", 0, number))
+    return LabeledSample(f"image-{number}", PIXELS, target, ("images.labeled", 0, number), EVEN)
 
 
 def filled(numbers: range, capacity: int = 1000, share: float = 0.25) -> LabelBuffer:

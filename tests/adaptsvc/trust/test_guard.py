@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from adaptsvc.trust.guard import (
     confident_agreement,
     effective_classes,
     judge,
+    judge_labels,
     judge_on_labels,
     judge_window,
     marginal_entropy,
@@ -281,3 +283,36 @@ def test_a_window_of_one_image_is_too_uniform_and_one_not_finite_says_so() -> No
 def test_a_window_without_images_is_an_error(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected \(N, C\), N >= 1"):
         judge_window(np.ones(shape), LIMITS)
+
+
+def sure_of(classes: list[int], count: int = 3) -> Float64:
+    """Zero-shot answers that are sure of these classes."""
+    return np.full((len(classes), count), 0.05) + 0.85 * np.eye(count)[classes]
+
+
+def test_labels_that_say_what_zero_shot_is_sure_of_are_believed() -> None:
+    classes = [0, 1, 2] * 20
+    assert judge_labels(sure_of(classes), np.array(classes), LIMITS) == ()
+
+
+def test_labels_in_another_order_of_the_classes_are_not_believed() -> None:
+    classes = [0, 1, 2] * 20
+    turned = (np.array(classes) + 1) % 3
+    assert judge_labels(sure_of(classes), turned, LIMITS) == ("labels_contradict_zero_shot",)
+
+
+def test_a_few_labels_that_contradict_prove_nothing() -> None:
+    assert judge_labels(sure_of([0, 1]), np.array([1, 2]), LIMITS) == ()
+
+
+def test_a_poor_zero_shot_model_does_not_discredit_true_labels() -> None:
+    """It is right on 4 of 10 of seven classes."""
+    generator = np.random.default_rng(0)
+    truth = generator.integers(0, 7, 400)
+    guess = np.where(generator.random(400) < 0.4, truth, generator.integers(0, 7, 400))
+    assert judge_labels(sure_of(guess.tolist(), 7), truth, LIMITS) == ()
+
+
+def test_any_labels_are_believed_where_nothing_is_asked_of_them() -> None:
+    limits = replace(LIMITS, labels_above_chance=0.0)
+    assert judge_labels(sure_of([0] * 60), np.ones(60, int), limits) == ()
