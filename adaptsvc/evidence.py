@@ -20,7 +20,12 @@ from adaptsvc.serving.encoder import Encoder, Runtime
 from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.serving.predictor import logits_of
 from adaptsvc.trust import ood
-from adaptsvc.trust.calibration import refit_temperature, softmax, temperature_for_confidence
+from adaptsvc.trust.calibration import (
+    fit_temperature,
+    refit_temperature,
+    softmax,
+    temperature_for_confidence,
+)
 from adaptsvc.trust.estimate import AccuracyEstimate, estimate_accuracy
 from adaptsvc.trust.guard import (
     GuardLimits,
@@ -145,7 +150,9 @@ class Examiner:
             parent_is_worse=parent_is_worse,
             calibration=calibration,
             ood=self._ood_rule(logits, scale, found),
-            estimate=estimate_accuracy(softmax(logits, calibration.temperature), zero_shot),
+            estimate=estimate_accuracy(
+                softmax(logits, calibration.temperature), self._calibrated(zero_shot, found)
+            ),
         )
 
     def _on_labels(
@@ -175,6 +182,13 @@ class Examiner:
         if not refit.replaced:
             return current
         return Calibration(temperature=refit.temperature, fitted_on="labels")
+
+    def _calibrated(self, zero_shot: Float64, found: _OnLabels | None) -> Float64:
+        """Zero-shot probabilities (N, C), as sure as labels say they should be where there are enough."""
+        if found is None or len(found.targets) < self._limits.minimum_labels:
+            return zero_shot
+        temperature = fit_temperature(found.zero_shot, found.targets)
+        return softmax(np.log(np.maximum(zero_shot, np.finfo(np.float64).tiny)), temperature)
 
     def _judge_on_labels(
         self, found: _OnLabels, calibration: Calibration, context: RoundContext

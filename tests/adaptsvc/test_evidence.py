@@ -312,3 +312,13 @@ def test_the_limits_are_the_settings(prepared: Settings) -> None:
     limits = guard_limits(prepared.guard.model_copy(update=changes))
     assert (limits.agreement, limits.swallowed_kept) == (0.11, 0.22)
     assert (limits.minimum_labels, limits.window_spread) == (33, 0.44)
+
+
+def test_labels_calibrate_the_zero_shot_model_that_the_estimate_is_held_to(
+    examine: Examine, equal: Candidate, window: Samples
+) -> None:
+    """Labels that are wrong every other time: nobody can be right more often than that."""
+    half = tuple(replace(s, target=(s.target + k % 2) % 3) for k, s in enumerate(labeled(window)))
+    without, with_labels = examine(equal, window, ()), examine(equal, window, half)
+    assert with_labels.estimate.accuracy < without.estimate.accuracy
+    assert with_labels.estimate.accuracy == pytest.approx(0.5, abs=0.15)
