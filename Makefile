@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 export BENTOML_DO_NOT_TRACK := true
+# A process per core, each with one thread: processes of several threads slow each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 .PHONY: install demo up test check format lint types architecture coverage bench clean
 
@@ -23,10 +25,10 @@ up: install  ## service and worker, until Ctrl-C
 	$(BIN)/adaptsvc up
 
 test: install  ## every test
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 coverage: install  ## every test, and how much of the core they reach
-	$(BIN)/python -m pytest --cov=adaptsvc --cov=streams --cov-report=term --cov-config=pyproject.toml
+	$(PYTEST) --cov=adaptsvc --cov=streams --cov-report=term --cov-config=pyproject.toml
 	$(BIN)/python -m coverage report --include='adaptsvc/trust/*,adaptsvc/adapt/*,adaptsvc/versions/*,streams/*' --fail-under=90
 
 format: install

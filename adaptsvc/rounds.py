@@ -131,7 +131,10 @@ class Rounds:
         method = self.method(kind)
         images = len(intake.labels.training) if kind == "labels" else len(intake.window)
         log.info(
-            "round %d, %s, from version %d", self.count + 1, method, context.parent.manifest.id
+            "round %d starts: %s, from version %d",
+            self.count + 1,
+            method,
+            context.parent.manifest.id,
         )
         outcome, version, reasons, evidence = self._try(kind, intake, context, distrust)
         self.count += 1

@@ -32,7 +32,7 @@ def run(
             "ADAPTSVC_HOME": str(settings.home),
             "ADAPTSVC_MODEL": settings.model,
             "ADAPTSVC_CLASSES": json.dumps(settings.classes),
-            "COLUMNS": "200",
+            "COLUMNS": "400",
             **environment,
         },
         capture_output=True,
