@@ -73,6 +73,7 @@ class PrometheusObserver(Observer):
     def __init__(self, registry: CollectorRegistry) -> None:
         self._serving(registry)
         self._learning(registry)
+        self._judging(registry)
 
     def _serving(self, registry: CollectorRegistry) -> None:
         self._predictions = Counter(
@@ -150,6 +151,13 @@ class PrometheusObserver(Observer):
         self._round_images = Counter(
             f"{PREFIX}_round_images_total", "Images rounds have stepped on.", registry=registry
         )
+        self._checkpoint = self._gauge(
+            "checkpoint_timestamp_seconds",
+            "Unix time of the last checkpoint; its age is time() minus it.",
+            registry,
+        )
+
+    def _judging(self, registry: CollectorRegistry) -> None:
         self._entropy = self._gauge(
             "marginal_entropy_nats", "Of the last candidate's answers.", registry
         )
@@ -168,11 +176,6 @@ class PrometheusObserver(Observer):
             f"{PREFIX}_returns_total",
             "Times an earlier version was made to serve after too many refused rounds.",
             registry=registry,
-        )
-        self._checkpoint = self._gauge(
-            "checkpoint_timestamp_seconds",
-            "Unix time of the last checkpoint; its age is time() minus it.",
-            registry,
         )
 
     @staticmethod
