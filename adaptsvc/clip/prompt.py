@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from adaptsvc.adapt.adapter import unit
 from adaptsvc.clip.load import Clip, Tokenizer, context_length
+from adaptsvc.clip.text import encode_text
 from adaptsvc.errors import ModelError
 
 TEXT_BATCH = 256
@@ -60,7 +61,7 @@ class Prompt(nn.Module):
 
         handle = self._embedding[0].register_forward_hook(splice)
         try:
-            parts = [self._model[0].encode_text(t) for t in self.tokens.split(TEXT_BATCH)]
+            parts = [encode_text(self._model[0], t) for t in self.tokens.split(TEXT_BATCH)]
         finally:
             handle.remove()
         return unit(torch.cat(parts))

@@ -1,4 +1,4 @@
-"""Class names to class embeddings: at the start exactly CLIP's own, and learned in the context alone."""
+"""Class names to class embeddings: at the start CLIP's own, and learned in the context alone."""
 
 from __future__ import annotations
 
@@ -42,21 +42,26 @@ def encode(clip: Clip, texts: list[str]) -> torch.Tensor:
         return embeddings
 
 
+def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Up to rounding: the padding left out changes the order of sums."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "template",
     [TEMPLATE, "itap of my {}", "a bad, blurry picture of the {}!", "graffiti: {}", "photo-{}"],
 )
-def test_at_the_start_the_embeddings_are_exactly_clips_own(clip: Clip, template: str) -> None:
+def test_at_the_start_the_embeddings_are_clips_own(clip: Clip, template: str) -> None:
     expected = encode(clip, [template.format(name) for name in NAMES])
-    assert torch.equal(Prompt(clip, NAMES, template)(), expected)
-    assert torch.equal(class_embeddings(clip, NAMES, template), expected)
+    assert_close(Prompt(clip, NAMES, template)(), expected)
+    assert_close(class_embeddings(clip, NAMES, template), expected)
 
 
 def test_names_that_start_alike_do_not_lengthen_the_context(clip: Clip) -> None:
     names = ("red car", "red cat")
     prompt = Prompt(clip, names, TEMPLATE)
     assert prompt.context.shape == (4, 32)  # a, photo, of, a
-    assert torch.equal(prompt(), encode(clip, [TEMPLATE.format(name) for name in names]))
+    assert_close(prompt(), encode(clip, [TEMPLATE.format(name) for name in names]))
 
 
 def test_embeddings_have_length_one_whatever_the_context(clip: Clip) -> None:
@@ -115,11 +120,11 @@ def test_the_hook_goes_even_when_the_text_tower_raises(
     prompt = Prompt(clip, NAMES, TEMPLATE)
     seen: list[int] = []
 
-    def fail(_tokens: torch.Tensor) -> None:
+    def fail(_model: object, _tokens: torch.Tensor) -> None:
         seen.append(len(hooks(clip)))
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(clip.model, "encode_text", fail)
+    monkeypatch.setattr("adaptsvc.clip.prompt.encode_text", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         prompt()
     assert seen == [1]
