@@ -1,7 +1,7 @@
 """What can be said without labels, and how far it is off: `python -m benchmarks.label_free RESULTS.jsonl`.
 
-From the logits that `adaptsvc eval` keeps: the ECE of each way to choose a temperature, the AUROC of each
-out-of-distribution score, and the error of each estimate of the accuracy. Means over the cells of a method.
+From the logits that `adaptsvc eval` keeps: the ECE of each way to choose a temperature, and the error of each
+estimate of the accuracy, some with a few labels for comparison. Means over the cells of a method.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -20,7 +20,6 @@ from rich.table import Table
 
 from adaptsvc.evaluation.journal import Cell, Journal, Result
 from adaptsvc.evaluation.measure import UNKNOWN
-from adaptsvc.trust import ood
 from adaptsvc.trust.calibration import (
     expected_calibration_error,
     fit_temperature,
@@ -32,6 +31,7 @@ from adaptsvc.trust.estimate import agreement, average_confidence, estimate_accu
 from adaptsvc.types import Float64
 
 ZERO_SHOT = "zero-shot"
+FEW = 30  # labels, as many as the guard asks for by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,21 @@ class Pair:
 Figure = Callable[[Pair], float]
 
 
+def few(pair: Pair) -> Pair:
+    """The pair with FEW of the known test images, drawn at random, always the same ones."""
+    return replace(pair, test=pair.test[_drawn(pair)[0]], labels=pair.labels[_drawn(pair)[0]])
+
+
+def rest(pair: Pair) -> Pair:
+    """The pair with the other known test images."""
+    return replace(pair, test=pair.test[_drawn(pair)[1]], labels=pair.labels[_drawn(pair)[1]])
+
+
+def _drawn(pair: Pair) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    shuffled = np.random.default_rng(0).permutation(np.flatnonzero(pair.known))
+    return shuffled[:FEW], shuffled[FEW:]
+
+
 def ece_at(pair: Pair, temperature: float) -> float:
     """ECE of the known test images at a temperature."""
     logits, labels = pair.test[pair.known], pair.labels[pair.known]
@@ -96,6 +111,9 @@ TEMPERATURES: Mapping[str, Figure] = {
         temperature_for_confidence(
             p.window, agreement(softmax(p.window), softmax(p.window_before))
         ),
+    ),
+    f"fitted on {FEW} labels, ECE of the rest": lambda p: ece_at(
+        rest(p), fit_temperature(few(p).test, few(p).labels)
     ),
     "fitted on the test labels": lambda p: ece_at(
         p, fit_temperature(p.test[p.known], p.labels[p.known])
@@ -125,20 +143,12 @@ ESTIMATES: Mapping[str, Figure] = {
     "agreement with zero-shot": lambda p: (
         agreement(softmax(p.window), softmax(p.window_before)) - accuracy(p)
     ),
+    f"mean confidence, T by {FEW} labels": lambda p: (
+        average_confidence(softmax(rest(p).test, fit_temperature(few(p).test, few(p).labels)))
+        - accuracy(rest(p))
+    ),
+    f"accuracy of {FEW} labels": lambda p: accuracy(few(p)) - accuracy(rest(p)),
 }
-
-
-def scores(logit_scale: float) -> dict[str, Figure]:
-    """AUROC of each out-of-distribution score on the test half."""
-
-    def of(name: str) -> Figure:
-        def auroc(pair: Pair) -> float:
-            found = ood.SCORES[name](pair.test, logit_scale)
-            return ood.auroc(found[pair.known], found[~pair.known])
-
-        return auroc
-
-    return {name: of(name) for name in ood.SCORES}
 
 
 def pairs(results: Mapping[Cell, Result]) -> dict[str, list[Pair]]:
@@ -176,17 +186,11 @@ def main() -> None:
     """Read, compute, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path, help="results.jsonl of adaptsvc eval")
-    parser.add_argument("--logit-scale", type=float, default=25.0, help="of the model measured")
     options = parser.parse_args()
     methods = pairs(Journal(options.results).results)
     console = Console()
     console.print(table("ECE, by how the temperature is chosen", TEMPERATURES, methods))
     console.print(table("estimated minus true accuracy", ESTIMATES, methods))
-    with_unknown = {
-        name: [pair for pair in cells if not pair.known.all()] for name, cells in methods.items()
-    }
-    if any(with_unknown.values()):
-        console.print(table("AUROC, by score", scores(options.logit_scale), with_unknown))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from adaptsvc.evaluation.data import Entry
 from adaptsvc.evaluation.journal import Cell, Journal, Result
 from adaptsvc.evaluation.methods import METHODS, UNLABELED
 from adaptsvc.evaluation.plan import Request, plan
+from adaptsvc.evaluation.scores import auroc_by_score, best_score, scores_table
 from adaptsvc.evaluation.summary import AVERAGE, summarise
 from adaptsvc.evaluation.table import LEGEND, tables
 
@@ -108,7 +109,8 @@ def run_evaluation(
             "from there"
         )
         return {}
-    return _report(request, [journal.results[cell] for cell in cells], console)
+    results = [journal.results[cell] for cell in cells]
+    return _report(request, results, bench.start.manifest.logit_scale, console)
 
 
 def _measure(run: Run, cells: Sequence[Cell]) -> None:
@@ -165,9 +167,12 @@ def _measure_domain(
         progress.advance(task)
 
 
-def _report(request: Request, results: Sequence[Result], console: Console) -> dict[str, Any]:
+def _report(
+    request: Request, results: Sequence[Result], logit_scale: float, console: Console
+) -> dict[str, Any]:
     rows = summarise(results)
-    for table in tables(rows):
+    aurocs = auroc_by_score(results, logit_scale)
+    for table in tables(rows) + ([scores_table(aurocs)] if aurocs else []):
         console.print(table, "")
     skipped = {result.cell.domain: result.skipped_images for result in results}
     summary: dict[str, Any] = {
@@ -181,11 +186,17 @@ def _report(request: Request, results: Sequence[Result], console: Console) -> di
         "cells_the_guard_would_refuse": sum(bool(result.reasons) for result in results),
         "cells_counted_as_zero_shot": sum(result.refused for result in results),
         "skipped_images": skipped,
+        "auroc_by_score": aurocs,
         "results": [asdict(row) for row in rows if row.domain != AVERAGE],
         "average": [asdict(row) for row in rows if row.domain == AVERAGE],
     }
     (request.out / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
     console.print(LEGEND, _words(summary, len(request.seeds)), sep="\n", highlight=False)
+    if aurocs:
+        best = best_score(aurocs)
+        console.print(
+            f"unknown images are told best by ADAPTSVC_OOD__SCORE={best}", highlight=False
+        )
     console.print(_picture(request, results), markup=False, highlight=False)
     return summary
 

@@ -116,27 +116,3 @@ def false_positive_rate(known: Float64, unknown: Float64, accepted: float = 0.95
     # Not interpolated: the threshold is a score that occurs, and accepts no less than the share.
     threshold = np.quantile(known, accepted, method="inverted_cdf")
     return float((unknown <= threshold).mean())
-
-
-def choose_score(known_logits: Float64, unknown_logits: Float64, *, logit_scale: float) -> str:
-    """The name of the score that best tells these known from these unknown images, by AUROC.
-
-    Args:
-        known_logits: (N, C) of images of known classes.
-        unknown_logits: (M, C) of the others.
-        logit_scale: of the model, above 0.
-
-    Returns:
-        A key of SCORES; among equals (to nine decimals) the one that stands first there.
-
-    Raises:
-        ValueError: a group without images, or a logit that is not finite.
-    """
-    if not (np.isfinite(known_logits).all() and np.isfinite(unknown_logits).all()):
-        raise ValueError("got a NaN or an Inf; expected finite logits: leave that image out")
-
-    def measured(name: str) -> float:
-        score = SCORES[name]
-        return round(auroc(score(known_logits, logit_scale), score(unknown_logits, logit_scale)), 9)
-
-    return max(SCORES, key=measured)

@@ -19,7 +19,6 @@ from adaptsvc.trust.ood import (
     SCORES,
     acceptance_threshold,
     auroc,
-    choose_score,
     false_positive_rate,
 )
 from adaptsvc.types import Float64
@@ -169,26 +168,3 @@ def test_false_positive_rate_needs_both_groups_and_a_share(
 def test_a_score_that_is_not_a_number_is_refused() -> None:
     with pytest.raises(ValueError, match="leave that image out"):
         false_positive_rate(np.array([0.1, math.nan]), np.ones(2))
-    with pytest.raises(ValueError, match="leave that image out"):
-        choose_score(np.array([[1.0, math.nan]]), np.ones((1, 2)), logit_scale=1.0)
-
-
-def test_the_chosen_score_has_the_best_auroc() -> None:
-    chance = np.random.default_rng(3)
-    known = 5 * chance.standard_normal((60, 6)) + 4 * np.eye(6)[chance.integers(0, 6, 60)]
-    unknown = 4 * chance.standard_normal((40, 6))
-    measured = {
-        name: auroc(score(known, 10.0), score(unknown, 10.0)) for name, score in SCORES.items()
-    }
-    assert len(set(measured.values())) > 1
-    assert measured[choose_score(known, unknown, logit_scale=10.0)] == max(measured.values())
-
-
-def test_a_shift_of_all_logits_is_seen_by_energy_and_not_by_probabilities() -> None:
-    known = random_logits()
-    assert choose_score(known + 50, known, logit_scale=10.0) == "energy"
-
-
-def test_among_equal_scores_the_first_is_chosen() -> None:
-    logits = random_logits()
-    assert choose_score(logits, logits, logit_scale=10.0) == next(iter(SCORES)) == "msp"
