@@ -125,7 +125,7 @@ class TuneSettings(_Section):
     )
     passes: float = Field(10.0, gt=0, description="How often a round sees each labeled image.")
     batch_images: int = Field(32, ge=2, description="Images per optimizer step.")
-    learning_rate: float = Field(1e-2, ge=0, description="Of the image tower.")
+    learning_rate: float = Field(3e-2, ge=0, description="Of the image tower.")
     head_learning_rate: float = Field(1e-2, ge=0, description="Of the class head.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of Nesterov's SGD.")
     weight_decay: float = Field(1e-4, ge=0, description="Of every trained weight.")
@@ -161,8 +161,8 @@ class GuardSettings(_Section):
     class_kept: float = Field(
         0.05, ge=0, le=1, description="Least share of a class's zero-shot choices it must keep."
     )
-    window_spread: float = Field(
-        0.3, ge=0, le=1, description="Least spread of a window over the classes; 0 learns from any."
+    window_classes: float = Field(
+        1.8, ge=0, description="Least effective classes in a window; 0 learns from any."
     )
     window_sure_share: float = Field(
         0.05, ge=0, le=1, description="Least share of a window that zero-shot has some idea of."

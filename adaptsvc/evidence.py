@@ -229,7 +229,7 @@ def guard_limits(settings: GuardSettings) -> GuardLimits:
         swallowed_kept=settings.class_kept,
         minimum_labels=settings.labels_min,
         labels_above_chance=settings.labels_above_chance,
-        window_spread=settings.window_spread,
+        window_classes=settings.window_classes,
         window_sure_share=settings.window_sure_share,
     )
 

@@ -50,7 +50,7 @@ def small(home: Path) -> Settings:
             "threads": THREADS,
         },
         guard={
-            "window_spread": 0.0,
+            "window_classes": 0.0,
             "class_kept": 0.0,
         },  # the pictures show nothing: learn all the same
     )

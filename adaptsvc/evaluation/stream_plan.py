@@ -27,7 +27,7 @@ GUARD_OFF = {
     "agreement": 0.0,
     "class_kept": 0.0,
     "labels_above_chance": 0.0,
-    "window_spread": 0.0,
+    "window_classes": 0.0,
     "window_sure_share": 0.0,
     "labels_min": NEVER,
     "refusals": NEVER,

@@ -47,7 +47,7 @@ class GuardLimits:
         label_confidence: of the paired intervals, in (0, 1); at 0.95 a rule refuses 1 equal in 40.
         labels_above_chance: how far above chance, of the way to 1, labels must be able to agree with the half
             of zero-shot's answers that are surest, in [0, 1]; 0 believes any labels.
-        window_spread: entropy of the window's zero-shot choices, as a share of the most possible, in [0, 1].
+        window_classes: how many classes the window's zero-shot choices must come to; see `effective_classes`.
         window_sure_share: share of images that zero-shot must have some idea of, in [0, 1].
         unsure_entropy: zero-shot has no idea when its entropy is over this share of log C, in [0, 1].
     """
@@ -62,7 +62,7 @@ class GuardLimits:
     minimum_labels: int = 30
     label_confidence: float = 0.95
     labels_above_chance: float = 0.1
-    window_spread: float = 0.3
+    window_classes: float = 1.8
     window_sure_share: float = 0.05
     unsure_entropy: float = 0.95
 
@@ -184,7 +184,7 @@ def judge_window(zero_shot: Float64, limits: GuardLimits) -> tuple[Reason, ...]:
 
     Args:
         zero_shot: (N, C) probabilities of the frozen zero-shot model.
-        limits: window_spread, window_sure_share, unsure_entropy.
+        limits: window_classes, window_sure_share, unsure_entropy.
 
     Raises:
         ValueError: no images, or not (N, C).
@@ -193,10 +193,8 @@ def judge_window(zero_shot: Float64, limits: GuardLimits) -> tuple[Reason, ...]:
         raise ValueError(f"got zero-shot {zero_shot.shape}; expected (N, C), N >= 1")
     if not np.isfinite(zero_shot).all():
         return ("not_finite",)
-    # No more classes than images can be seen; one image is always too uniform.
-    possible = max(2, min(zero_shot.shape))
     reasons: list[Reason] = []
-    if math.log(effective_classes(zero_shot)) < limits.window_spread * math.log(possible):
+    if effective_classes(zero_shot) < limits.window_classes:
         reasons.append("window_too_uniform")
     if sure_share(zero_shot, limits.unsure_entropy) < limits.window_sure_share:
         reasons.append("window_all_unsure")
