@@ -14,32 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from adaptsvc.config import Settings
 from adaptsvc.errors import ConfigError
-from adaptsvc.evaluation.bench import Bench, Pictures, read_pictures
+from adaptsvc.evaluation.bench import Bench, Pictures
 from adaptsvc.evaluation.cells import Lesson, run_cell, stage
-from adaptsvc.evaluation.data import Entry
 from adaptsvc.evaluation.journal import Cell, Journal, Result
 from adaptsvc.evaluation.methods import METHODS, UNLABELED
 from adaptsvc.evaluation.plan import Request, plan
 from adaptsvc.evaluation.scores import auroc_by_score, best_score, scores_table
 from adaptsvc.evaluation.summary import AVERAGE, summarise
+from adaptsvc.evaluation.sweep import Say, Sweep
 from adaptsvc.evaluation.table import LEGEND, tables
 
 RESULTS, SUMMARY, REPORT = "results.jsonl", "summary.json", "report.png"
-
-
-class Interrupted(Exception):  # noqa: N818 - a signal, not an error
-    """Ctrl-C."""
 
 
 @dataclass(slots=True)
@@ -48,21 +36,14 @@ class Run:
 
     Attributes:
         extra: the pictures of --unknown, decoded once.
-        domains: the pictures of each domain, where they are needed more than once.
+        domains: the pictures of the domain at hand, or of every domain where all are needed.
     """
 
     request: Request
     bench: Bench
-    journal: Journal
-    console: Console
-    stop: threading.Event
+    sweep: Sweep[Cell, Result]
     extra: list[Pictures] = field(default_factory=list)
     domains: dict[str, Pictures] = field(default_factory=dict)
-
-    def check(self) -> None:
-        """End the run here if it was interrupted."""
-        if self.stop.is_set():
-            raise Interrupted
 
 
 def methods(names: Sequence[str]) -> tuple[str, ...]:
@@ -96,75 +77,46 @@ def run_evaluation(
     Raises:
         AdaptsvcError: the model cannot be loaded, or the images give no halves.
     """
-    journal = Journal(request.out / RESULTS)
-    with console.status("loading the model (the first time it is exported, about 20 s)"):
-        bench = Bench.load(settings)
+    sweep = Sweep(Journal(request.out / RESULTS), console, stop)
+    bench = sweep.load(settings)
+    run = Run(request, bench, sweep)
     cells = plan(request, settings, bench.model)
-    try:
-        _measure(Run(request, bench, journal, console, stop), cells)
-    except Interrupted:
-        done = sum(cell in journal.results for cell in cells)
-        console.print(
-            f"interrupted: {done} of {len(cells)} cells are in {journal.path}; the same command goes on "
-            "from there"
-        )
-        return {}
-    results = [journal.results[cell] for cell in cells]
-    return _report(request, results, bench.start.manifest.logit_scale, console)
+    results = sweep.results(cells, lambda cell, say: _measure(run, cell, say))
+    return _report(request, results, bench.start.manifest.logit_scale, console) if results else {}
 
 
-def _measure(run: Run, cells: Sequence[Cell]) -> None:
-    waiting = [cell for cell in cells if cell not in run.journal.results]
-    if done := len(cells) - len(waiting):
-        run.console.print(f"{done} of {len(cells)} cells were measured before")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=run.console, transient=True) as progress:
-        task = progress.add_task("", total=len(cells), completed=done)
-        for domain in dict.fromkeys(cell.domain for cell in waiting):
-            progress.update(task, description=f"{domain}: reading the images")
-            pictures = _pictures(run, domain)
-            here = [cell for cell in waiting if cell.domain == domain]
-            _measure_domain(run, pictures, here, progress=progress, task=task)
+def _measure(run: Run, cell: Cell, say: Say) -> Result:
+    what = f"{cell.domain}, {cell.setting}, {cell.method}, seed {cell.seed}"
+    say(f"{what}: reading the images")
+    pictures = sum(_extra(run), start=_pictures(run, cell.domain))
+    lesson = Lesson(run.request.known, run.request.labels, _others(run, cell.domain))
+    say(what)
+    scene = stage(pictures, lesson, cell)
+    check = run.sweep.check
+    return run_cell(run.bench, scene, cell, guard=run.request.guard, between_steps=check)
 
 
 def _pictures(run: Run, domain: str) -> Pictures:
-    """A domain's images and the extra ones; those of the domain before are let go."""
-    pictures = _read(run, run.request.tree.domains[domain])
+    """A domain's images, decoded once; those of the one before are let go unless all are needed."""
+    if domain not in run.domains:
+        if not run.request.leave_out:
+            run.domains.clear()
+        run.domains[domain] = run.sweep.read(run.bench, run.request.tree.domains[domain])
+    return run.domains[domain]
+
+
+def _extra(run: Run) -> list[Pictures]:
     if run.request.extra and not run.extra:
-        run.extra.append(_read(run, run.request.extra))
-    return sum(run.extra, start=pictures)
+        run.extra.append(run.sweep.read(run.bench, run.request.extra))
+    return run.extra
 
 
 def _others(run: Run, domain: str) -> Pictures | None:
     """The images of every other domain, where a domain's own are left out."""
     if not run.request.leave_out:
         return None
-    for name, entries in run.request.tree.domains.items():
-        if name not in run.domains:
-            run.domains[name] = _read(run, entries)
-    first, *rest = (pictures for name, pictures in run.domains.items() if name != domain)
+    first, *rest = (_pictures(run, name) for name in run.request.tree.domains if name != domain)
     return sum(rest, start=first)
-
-
-def _read(run: Run, entries: Sequence[Entry]) -> Pictures:
-    pictures = read_pictures(run.bench, entries, between_images=run.check)
-    for line in pictures.skipped:
-        run.console.print(f"warning: left out {line}", markup=False, highlight=False)
-    return pictures
-
-
-def _measure_domain(
-    run: Run, pictures: Pictures, cells: Sequence[Cell], *, progress: Progress, task: TaskID
-) -> None:
-    lesson = Lesson(run.request.known, run.request.labels, _others(run, cells[0].domain))
-    for cell in cells:
-        run.check()
-        what = f"{cell.domain}, {cell.setting}, {cell.method}, seed {cell.seed}"
-        progress.update(task, description=what)
-        scene = stage(pictures, lesson, cell)
-        guard, check = run.request.guard, run.check
-        run.journal.append(run_cell(run.bench, scene, cell, guard=guard, between_steps=check))
-        progress.advance(task)
 
 
 def _report(

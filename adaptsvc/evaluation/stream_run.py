@@ -14,24 +14,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from adaptsvc.config import Settings
-from adaptsvc.evaluation.bench import Bench, read_pictures
-from adaptsvc.evaluation.run import Interrupted
+from adaptsvc.evaluation.bench import Bench
 from adaptsvc.evaluation.stream_cells import Held, Trial, run_stream_cell
 from adaptsvc.evaluation.stream_journal import StreamJournal, StreamResult
 from adaptsvc.evaluation.stream_kinds import sendings
 from adaptsvc.evaluation.stream_plan import StreamCell, StreamRequest, plan
 from adaptsvc.evaluation.stream_summary import StreamRow, summarise_streams
 from adaptsvc.evaluation.stream_table import FORGETTING, LEGEND, stream_tables, verdict
+from adaptsvc.evaluation.sweep import Say, Sweep
 
 RESULTS, SUMMARY, REPORT = "stream_results.jsonl", "stream_summary.json", "stream_report.png"
 Where: TypeAlias = tuple[str, int]  # domain, seed
@@ -47,15 +39,8 @@ class Run:
 
     request: StreamRequest
     bench: Bench
-    journal: StreamJournal
-    console: Console
-    stop: threading.Event
+    sweep: Sweep[StreamCell, StreamResult]
     held: dict[Where, Held] = field(default_factory=dict)
-
-    def check(self) -> None:
-        """End the run here if it was interrupted."""
-        if self.stop.is_set():
-            raise Interrupted
 
 
 def run_streams(
@@ -75,47 +60,26 @@ def run_streams(
     Raises:
         AdaptsvcError: the model cannot be loaded, or a domain cannot be tested on.
     """
-    journal = StreamJournal(request.out / RESULTS)
-    with console.status("loading the model (the first time it is exported, about 20 s)"):
-        bench = Bench.load(settings)
+    sweep = Sweep(StreamJournal(request.out / RESULTS), console, stop)
+    bench = sweep.load(settings)
+    run = Run(request, bench, sweep)
     cells = plan(request, settings, bench.model)
-    try:
-        _measure(Run(request, bench, journal, console, stop), cells)
-    except Interrupted:
-        done = sum(cell in journal.results for cell in cells)
-        console.print(
-            f"interrupted: {done} of {len(cells)} cells are in {journal.path}; the same command goes on "
-            "from there"
-        )
-        return {}
-    return _report(request, [journal.results[cell] for cell in cells], console)
+    results = sweep.results(cells, lambda cell, say: _measure(run, cell, say))
+    return _report(request, results, console) if results else {}
 
 
-def _measure(run: Run, cells: Sequence[StreamCell]) -> None:
-    waiting = [cell for cell in cells if cell not in run.journal.results]
-    if done := len(cells) - len(waiting):
-        run.console.print(f"{done} of {len(cells)} cells were measured before")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=run.console, transient=True) as progress:
-        task = progress.add_task("", total=len(cells), completed=done)
-        for cell in waiting:
-            run.check()
-            progress.update(task, description=f"{_words(cell)}: reading the images")
-            run.journal.append(run_stream_cell(_trial(run, cell, progress, task), cell))
-            progress.advance(task)
-
-
-def _trial(run: Run, cell: StreamCell, progress: Progress, task: TaskID) -> Trial:
+def _measure(run: Run, cell: StreamCell, say: Say) -> StreamResult:
+    say(f"{_words(cell)}: reading the images")
     halves = {d: run.request.halves(d, cell.seed) for d in dict.fromkeys(cell.domains)}
     materials = [halves[domain][0] for domain in cell.domains]
     parts = sendings(cell.stream, materials, run.request.draw(cell.seed))
     images = sum(map(len, parts))
 
     def look(sent: int) -> None:
-        run.check()
-        progress.update(task, description=f"{_words(cell)}: {sent} of {images} images")
+        run.sweep.check()
+        say(f"{_words(cell)}: {sent} of {images} images")
 
-    return Trial(run.bench, parts, _held(run, cell), run.stop, look)
+    return run_stream_cell(Trial(run.bench, parts, _held(run, cell), run.sweep.stop, look), cell)
 
 
 def _held(run: Run, cell: StreamCell) -> tuple[Held, ...]:
@@ -131,10 +95,7 @@ def _held(run: Run, cell: StreamCell) -> tuple[Held, ...]:
 
 def _read(run: Run, domain: str, seed: int) -> Held:
     _, tested = run.request.halves(domain, seed)
-    pictures = read_pictures(run.bench, tested, between_images=run.check)
-    for line in pictures.skipped:
-        run.console.print(f"warning: left out {line}", markup=False, highlight=False)
-    return Held.of(domain, pictures, run.request.known)
+    return Held.of(domain, run.sweep.read(run.bench, tested), run.request.known)
 
 
 def _words(cell: StreamCell) -> str:

@@ -1,7 +1,8 @@
-"""Results as a journal holds them."""
+"""Results as a journal holds them, and an interruption at a chosen moment."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from adaptsvc.evaluation.journal import Answers, Cell, Result
@@ -33,3 +34,15 @@ def result(cell: Cell = CELL, **changes: Any) -> Result:
         "answers": ANSWERS,
     }
     return Result(**{**values, **changes})
+
+
+class StopAfter(threading.Event):
+    """Ctrl-C at the n-th time anyone looks."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    def is_set(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0

@@ -19,20 +19,9 @@ from adaptsvc.evaluation.journal import Journal
 from adaptsvc.evaluation.plan import Request
 from adaptsvc.evaluation.run import REPORT, RESULTS, SUMMARY, methods, run_evaluation
 from tests.adaptsvc.evaluation.conftest import MakeTree
+from tests.adaptsvc.evaluation.examples import StopAfter
 
 Run = Callable[[Request], tuple[dict[str, Any], str]]
-
-
-class StopAfter(threading.Event):
-    """Ctrl-C at the n-th time anyone looks."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.looks = looks
-
-    def is_set(self) -> bool:
-        self.looks -= 1
-        return self.looks < 0
 
 
 @pytest.fixture

@@ -17,22 +17,11 @@ from adaptsvc.evaluation.stream_journal import StreamJournal, StreamResult
 from adaptsvc.evaluation.stream_plan import StreamRequest
 from adaptsvc.evaluation.stream_run import REPORT, RESULTS, SUMMARY, run_streams
 from tests.adaptsvc.evaluation.conftest import KNOWN, MakeTree
+from tests.adaptsvc.evaluation.examples import StopAfter
 
 LEARN = {"round_images": 4, "window_images": 8, "batch_images": 4}
 TUNE = {"passes": 1.0}
 Run = Callable[..., tuple[dict[str, Any], str]]
-
-
-class StopAfter(threading.Event):
-    """Ctrl-C at the n-th time anyone looks."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.looks = looks
-
-    def is_set(self) -> bool:
-        self.looks -= 1
-        return self.looks < 0
 
 
 @pytest.fixture
