@@ -30,6 +30,7 @@ from adaptsvc.versions.pointer import FilePointer
 from streams.message import NewMessage, TopicPartition
 from streams.sqlite import SqliteLog
 from streams.topics import load_topics
+from tests.conftest import GUARD
 
 pytestmark = [
     pytest.mark.integration,
@@ -104,6 +105,7 @@ def system(prepared: Settings) -> Iterator[System]:
         "learn.batch_images": "8",
         "learn.passes": "1",
         "learn.niceness": "0",
+        **{f"guard.{key}": str(value) for key, value in GUARD.items()},
     }
     serve = prepared.serve.model_copy(update={"port": port, "workers": 1})
     system = System(prepared.model_copy(update={"serve": serve}), settings_environment(overrides))
@@ -157,6 +159,23 @@ def test_a_worker_killed_in_mid_round_loses_no_message_and_the_service_answers_o
     )
     letters = log.read(TopicPartition("images.deadletter", 0), offset=0, limit=10)
     assert {letter.key for letter in letters} == {"bad"}
+    log.close()
+
+
+def test_two_ranks_under_torchrun_learn_a_version_and_end_together(
+    system: System, png: Callable[[int], bytes]
+) -> None:
+    """Rank 1 reads no stream: it takes its half of every batch and leaves when rank 0 does."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "adaptsvc", "worker"]
+    launcher = system._start("worker", command, system.environment)
+    log = system.log()
+    log.append("images.unlabeled", [NewMessage(f"i{n}", png(n)) for n in range(16)])
+    pointer = FilePointer(system.settings.pointer)
+    system.wait(lambda: pointer.read().version == 1, "version 1 is promoted")
+    launcher.process.terminate()
+    launcher.process.wait(40)
+    assert _processes_of(system.settings.home) == []
     log.close()
 
 
