@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from adaptsvc.adapt.adapter import Adapter, StepSettings
+from adaptsvc.adapt.adapter import Adapter, DualEncoder, StepSettings
 from adaptsvc.adapt.ahead import one_ahead
 from adaptsvc.adapt.augment import apply_crops, draw_crops
 from adaptsvc.adapt.distributed import SINGLE, Ranks
@@ -243,18 +243,17 @@ class Learner:
     def _adapter(self, settings: LearnSettings, steps: int) -> Adapter:
         self.tower.train(self.tower.norms)
         self._prompt.context.requires_grad_(True)
-        return Adapter(
-            self.tower.module,
-            self._class_embeddings,
+        model = DualEncoder(
+            encode=self.tower.module,
+            class_embeddings=self._class_embeddings,
+            logit_scale=self.clip.logit_scale,
             norms=self.tower.norms,
             context={"context": self._prompt.context},
-            logit_scale=self.clip.logit_scale,
-            objective=objective(settings.objective),
-            settings=StepSettings(
-                settings.learning_rate, settings.context_learning_rate, settings.momentum, steps
-            ),
-            ranks=self._ranks,
         )
+        rates = StepSettings(
+            settings.learning_rate, settings.context_learning_rate, settings.momentum, steps
+        )
+        return Adapter(model, objective(settings.objective), rates, self._ranks)
 
     def _class_embeddings(self) -> Tensor:
         """What the prompt says, and what labels have added to it."""

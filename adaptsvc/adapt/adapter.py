@@ -65,15 +65,30 @@ class StepSettings:
     total_steps: int
 
 
+@dataclass(frozen=True, slots=True)
+class DualEncoder:
+    """What is stepped: two towers as functions, and what of them is trained.
+
+    Attributes:
+        encode: (N, 3, H, W) float -> (N, D) unit embeddings, differentiable.
+        class_embeddings: () -> (C, D) unit embeddings, differentiable in the context.
+        logit_scale: s > 0.
+        norms: parameters trained at `learning_rate`, by name.
+        context: parameters trained at `context_learning_rate`, by name; may be empty.
+    """
+
+    encode: Callable[[Tensor], Tensor]
+    class_embeddings: Callable[[], Tensor]
+    logit_scale: float
+    norms: Mapping[str, nn.Parameter]
+    context: Mapping[str, nn.Parameter]
+
+
 class Adapter:
     """Steps an objective over a fixed set of parameters.
 
     Args:
-        encode: (N, 3, H, W) float -> (N, D) unit embeddings, differentiable.
-        class_embeddings: () -> (C, D) unit embeddings, differentiable in the context.
-        norms: parameters trained at `learning_rate`, by name.
-        context: parameters trained at `context_learning_rate`, by name; may be empty.
-        logit_scale: s > 0.
+        model: what is stepped.
         objective: the loss.
         settings: rates and length.
         ranks: the processes that step together, from equal weights; by default this one alone.
@@ -81,24 +96,17 @@ class Adapter:
 
     def __init__(
         self,
-        encode: Callable[[Tensor], Tensor],
-        class_embeddings: Callable[[], Tensor],
-        *,
-        norms: Mapping[str, nn.Parameter],
-        context: Mapping[str, nn.Parameter],
-        logit_scale: float,
+        model: DualEncoder,
         objective: Objective,
         settings: StepSettings,
         ranks: Ranks = SINGLE,
     ) -> None:
-        self._encode = encode
-        self._class_embeddings = class_embeddings
-        self._logit_scale = logit_scale
+        self._model = model
         self._objective = objective
         self._ranks = ranks
         self.stepper = Stepper(
-            Group(norms, settings.learning_rate),
-            Group(context, settings.context_learning_rate),
+            Group(model.norms, settings.learning_rate),
+            Group(model.context, settings.context_learning_rate),
             descent=Descent(settings.momentum, settings.total_steps),
             ranks=ranks,
         )
@@ -126,9 +134,9 @@ class Adapter:
 
     def _logits(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, C); many towers refuse an empty share, so it does not reach them."""
-        classes = self._class_embeddings()  # (C, D)
-        embeddings = self._encode(images) if len(images) else classes[:0]  # (N, D)
-        return self._logit_scale * embeddings @ classes.T
+        classes = self._model.class_embeddings()  # (C, D)
+        embeddings = self._model.encode(images) if len(images) else classes[:0]  # (N, D)
+        return self._model.logit_scale * embeddings @ classes.T
 
 
 def trainable_only(module: nn.Module, parameters: Sequence[nn.Parameter]) -> None:

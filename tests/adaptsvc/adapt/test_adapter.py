@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from adaptsvc.adapt.adapter import (
     Adapter,
+    DualEncoder,
     StepSettings,
     norm_parameters,
     trainable_only,
@@ -44,15 +45,14 @@ class Toy:
         trainable_only(self.tower, [*self.norms.values(), self.context])
 
     def adapter(self, settings: StepSettings = SETTINGS, chosen: Objective = UEO) -> Adapter:
-        return Adapter(
-            lambda images: unit(self.tower(images)),
-            lambda: unit(self.classes + self.context),
+        model = DualEncoder(
+            encode=lambda images: unit(self.tower(images)),
+            class_embeddings=lambda: unit(self.classes + self.context),
+            logit_scale=10.0,
             norms=self.norms,
             context={"context": self.context},
-            logit_scale=10.0,
-            objective=chosen,
-            settings=settings,
         )
+        return Adapter(model, chosen, settings)
 
     def state(self) -> dict[str, Tensor]:
         """A copy of everything, trained or not."""
@@ -187,15 +187,8 @@ def test_each_rate_moves_its_own_parameters(norm_rate: float, context_rate: floa
 
 def test_the_context_may_be_empty() -> None:
     toy = Toy()
-    adapter = Adapter(
-        toy.tower,
-        lambda: toy.classes,
-        norms=toy.norms,
-        context={},
-        logit_scale=1.0,
-        objective=UEO,
-        settings=SETTINGS,
-    )
+    model = DualEncoder(toy.tower, lambda: toy.classes, 1.0, norms=toy.norms, context={})
+    adapter = Adapter(model, UEO, SETTINGS)
     adapter.step(toy.images, WEIGHTS)
     assert set(adapter.stepper.snapshot()) == set(toy.norms)
 
@@ -314,15 +307,15 @@ def test_cosine_decay_goes_from_one_to_zero_and_stays_there() -> None:
 def test_steps_follow_the_cosine() -> None:
     """With a gradient of 1 at every step, a parameter moves by rate times factor."""
     parameter = nn.Parameter(torch.zeros(2))
-    adapter = Adapter(
-        lambda images: images + 0 * parameter.sum(),
-        lambda: torch.eye(2) + parameter - parameter.detach(),
+    model = DualEncoder(
+        encode=lambda images: images + 0 * parameter.sum(),
+        class_embeddings=lambda: torch.eye(2) + parameter - parameter.detach(),
+        logit_scale=1.0,
         norms={"norm": parameter},
         context={},
-        logit_scale=1.0,
-        objective=lambda logits, weights: Loss(logits.sum(), {}),
-        settings=replace(SETTINGS, learning_rate=1.0, total_steps=4),
     )
+    settings = replace(SETTINGS, learning_rate=1.0, total_steps=4)
+    adapter = Adapter(model, lambda logits, weights: Loss(logits.sum(), {}), settings)
     path = [parameter.detach()[0].item()]
     for _ in range(5):
         adapter.step(torch.tensor([[0.5, 0.5]]), torch.ones(1))

@@ -22,7 +22,14 @@ import torch
 from torch import Tensor, nn
 
 import adaptsvc
-from adaptsvc.adapt.adapter import Adapter, StepSettings, norm_parameters, trainable_only, unit
+from adaptsvc.adapt.adapter import (
+    Adapter,
+    DualEncoder,
+    StepSettings,
+    norm_parameters,
+    trainable_only,
+    unit,
+)
 from adaptsvc.adapt.distributed import Ranks, start_from_environment
 from adaptsvc.adapt.objective import OBJECTIVES
 from adaptsvc.errors import AdaptsvcError, NonFiniteStepError, RanksError
@@ -58,16 +65,14 @@ class Toy:
         trainable_only(self.tower, [*self.norms.values(), self.context])
 
     def adapter(self, ranks: Ranks, objective: str) -> Adapter:
-        return Adapter(
-            lambda images: unit(self.tower(images)),
-            lambda: unit(self.classes + self.context),
+        model = DualEncoder(
+            encode=lambda images: unit(self.tower(images)),
+            class_embeddings=lambda: unit(self.classes + self.context),
+            logit_scale=10.0,
             norms=self.norms,
             context={"context": self.context},
-            logit_scale=10.0,
-            objective=OBJECTIVES[objective],
-            settings=SETTINGS,
-            ranks=ranks,
         )
+        return Adapter(model, OBJECTIVES[objective], SETTINGS, ranks)
 
 
 def learn(ranks: Ranks, objective: str = "ueo", count: int = 64) -> Seen:
