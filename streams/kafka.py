@@ -23,6 +23,7 @@ from streams.kafka_client import (
     batch_limit_bytes,
     broker_errors,
     client_options,
+    connect,
     message_of,
     milliseconds,
     ours,
@@ -121,7 +122,9 @@ class KafkaLog:
 
     def _send(self, spec: TopicSpec, messages: Sequence[NewMessage]) -> tuple[Position, ...]:
         if self._producer is None:
-            self._producer = kafka.KafkaProducer(**_producer_options(self._settings, self._topics))
+            self._producer = connect(
+                kafka.KafkaProducer, _producer_options(self._settings, self._topics)
+            )
         sent = [
             self._producer.send(
                 spec.name,
@@ -143,7 +146,7 @@ class KafkaLog:
 
     def _read(self, partition: TopicPartition, offset: int, stop: int) -> tuple[Message, ...]:
         if self._reader is None:
-            self._reader = kafka.KafkaConsumer(**_reader_options(self._settings))
+            self._reader = connect(kafka.KafkaConsumer, _reader_options(self._settings))
         reader, where = self._reader, theirs(partition)
         timeout_ms = milliseconds(self._settings.request_timeout_s)
         (first,) = reader.beginning_offsets([where], timeout_ms=timeout_ms).values()

@@ -13,7 +13,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import TopicAlreadyExistsError
 
 from streams.errors import TopicConfigError
-from streams.kafka_client import batch_limit_bytes, broker_errors, client_options
+from streams.kafka_client import batch_limit_bytes, broker_errors, client_options, connect
 from streams.kafka_settings import KafkaSettings
 from streams.topics import Topics, TopicSpec
 
@@ -104,7 +104,7 @@ def check_partitions(settings: KafkaSettings, topics: Topics) -> None:
 @contextmanager
 def _admin(settings: KafkaSettings) -> Iterator[Any]:
     with broker_errors(settings):
-        admin = kafka.KafkaAdminClient(**client_options(settings))
+        admin = connect(kafka.KafkaAdminClient, client_options(settings))
         try:
             yield admin
         finally:

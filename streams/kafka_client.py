@@ -3,12 +3,13 @@
 The one place that maps an error of the client. Knows nothing of groups or of who calls.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import kafka
 from kafka.errors import KafkaConfigurationError, KafkaError
+from kafka.net.compat import KafkaNetClient
 
 from streams.errors import BrokerUnavailableError
 from streams.kafka_settings import KafkaSettings
@@ -44,6 +45,25 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
     return options | {name: str(path) for name, path in files.items() if path is not None}
 
 
+def connect(kind: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    """A consumer, producer or admin; one that finds no broker leaves no thread behind.
+
+    kafka-python 3.0 by itself leaves its thread, and the sockets of its tries, for each.
+    """
+    made: list[KafkaNetClient] = []
+
+    def net_client(**configs: Any) -> KafkaNetClient:
+        made.append(KafkaNetClient(**configs))
+        return made[-1]
+
+    try:
+        return kind(**options, kafka_client=net_client)
+    except BaseException:
+        for each in made:
+            each.close()
+        raise
+
+
 def milliseconds(seconds: float) -> int:
     """Whole ones, rounded up, so that a short wait is not none."""
     return -int(-seconds * 1000 // 1)
@@ -60,7 +80,9 @@ def broker_errors(settings: KafkaSettings) -> Iterator[None]:
     try:
         yield
     except KafkaConfigurationError as exc:
-        raise BrokerUnavailableError(settings.where, f"the client refuses its options: {exc}") from exc
+        raise BrokerUnavailableError(
+            settings.where, f"the client refuses its options: {exc}"
+        ) from exc
     except KafkaError as exc:
         raise BrokerUnavailableError(settings.where, str(exc)) from exc
     except (AssertionError, NotImplementedError, UnicodeDecodeError) as exc:

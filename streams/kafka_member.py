@@ -24,7 +24,15 @@ from kafka.structs import MemberState, OffsetAndMetadata
 
 from streams.consumer import Bounds, Subscription
 from streams.errors import NotOwnedError
-from streams.kafka_client import broker_errors, client_options, message_of, milliseconds, ours, theirs
+from streams.kafka_client import (
+    broker_errors,
+    client_options,
+    connect,
+    message_of,
+    milliseconds,
+    ours,
+    theirs,
+)
 from streams.kafka_settings import KafkaSettings
 from streams.message import Message, TopicPartition
 
@@ -51,7 +59,7 @@ class KafkaMember:
         self._taken_over = False
         self.inside = True
         with broker_errors(settings):
-            self._client = kafka.KafkaConsumer(**_options(settings, subscription, named))
+            self._client = connect(kafka.KafkaConsumer, _options(settings, subscription, named))
             self.enter()
 
     @property
@@ -91,7 +99,9 @@ class KafkaMember:
         """What came for the partitions held, in order of offset."""
         with self._errors():
             records = self._client.poll(timeout_ms=milliseconds(wait_s))
-        return {ours(each): [message_of(record) for record in some] for each, some in records.items()}
+        return {
+            ours(each): [message_of(record) for record in some] for each, some in records.items()
+        }
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Fetch from there on.

@@ -65,7 +65,11 @@ class Broker:
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
             time.sleep(1.5)
-            if file.exists() and (before := changed_s) and (changed_s := file.stat().st_mtime) == before:
+            if (
+                file.exists()
+                and (before := changed_s)
+                and (changed_s := file.stat().st_mtime) == before
+            ):
                 return
         raise RuntimeError(f"{file} was still being written after {_START_S:g} s")
 

@@ -1,6 +1,5 @@
 """The Kafka log keeps the contract on a real broker, and what it alone promises."""
 
-import gc
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -9,15 +8,13 @@ from pathlib import Path
 import kafka
 import pytest
 
-from streams import KafkaSettings, TopicPartition
+from streams import KafkaSettings
 from streams.kafka import KafkaLog
 from streams.kafka_admin import create_topics
 from tests.streams.broker import EXTERNAL_SERVER, Broker, clear
 from tests.streams.clock import FakeClock
 from tests.streams.contract import SESSION_TIMEOUT_S, TOPICS, DurableBench, DurableContract
 
-# kafka-python leaves some of its sockets to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 PATIENCE_S = 0.6
 SETTLE_S = 1.0
 GROUPS = ("g", "h", "a", "b")
@@ -47,7 +44,6 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
     started = Broker(tmp_path)
     yield started
     started.kill()
-    gc.collect()  # while the warnings of this test are still ignored
 
 
 @pytest.fixture
