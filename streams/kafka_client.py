@@ -85,9 +85,9 @@ def broker_errors(settings: KafkaSettings) -> Iterator[None]:
         ) from exc
     except KafkaError as exc:
         raise BrokerUnavailableError(settings.where, str(exc)) from exc
-    except (AssertionError, NotImplementedError, UnicodeDecodeError) as exc:
+    except (RuntimeError, UnicodeDecodeError) as exc:
         # A codec whose package is not there, or a header name that is not UTF-8.
-        raise BrokerUnavailableError(settings.where, f"{type(exc).__name__}: {exc}") from exc
+        raise BrokerUnavailableError(settings.where, str(exc)) from exc
 
 
 def theirs(partition: TopicPartition) -> Any:

@@ -139,6 +139,11 @@ class KafkaGroupConsumer:
                 for each, position in self._positions.items()
             )
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Size of what was fetched and not yet handed out."""
+        return self._backlog.size_bytes
+
     def heartbeat(self) -> None:
         """See `streams.log.Consumer.heartbeat`."""
         with self._free:

