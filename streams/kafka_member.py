@@ -209,7 +209,11 @@ def _options(settings: KafkaSettings, subscription: Subscription, named: bool) -
         "partition_assignment_strategy": [CooperativeStickyAssignor],
         "session_timeout_ms": milliseconds(settings.session_timeout_s),
         "heartbeat_interval_ms": milliseconds(settings.heartbeat_interval_s),
-        "max_poll_interval_ms": milliseconds(settings.max_poll_interval_s),
+        # Of the keeper, which polls all the time; a division waits so long for one that is stuck.
+        # `max_poll_interval_s` is the owner's, and `streams.kafka_consumer` watches it.
+        "max_poll_interval_ms": milliseconds(
+            max(settings.session_timeout_s, 2 * settings.request_timeout_s)
+        ),
         "max_poll_records": 2**31 - 1,
         "fetch_max_bytes": settings.fetch_bytes,
         "max_partition_fetch_bytes": max(1, settings.fetch_bytes // 4),

@@ -57,7 +57,13 @@ def test_the_password_is_not_shown() -> None:
 
 def test_what_a_record_lacks_is_empty_in_its_message() -> None:
     record = SimpleNamespace(
-        topic="t", partition=1, offset=2, key=None, value=None, headers=[("h", None)], timestamp=3500
+        topic="t",
+        partition=1,
+        offset=2,
+        key=None,
+        value=None,
+        headers=[("h", None)],
+        timestamp=3500,
     )
     message = message_of(record)
     assert (message.key, message.value, message.headers) == ("", b"", {"h": b""})
