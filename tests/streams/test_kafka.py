@@ -60,9 +60,8 @@ def clock() -> FakeClock:
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
     """One for each test: it starts in a tenth of a second, empty."""
-    started = Broker(tmp_path)
-    yield started
-    started.kill()
+    with Broker(tmp_path) as started:
+        yield started
 
 
 @pytest.fixture
@@ -193,10 +192,9 @@ def test_messages_of_other_programs_do_not_stop_a_consumer(log: KafkaLog, server
 
 
 def test_what_waits_for_its_owner_is_bounded_by_the_fetch(tmp_path: Path) -> None:
-    broker = Broker(tmp_path, "tansu")
-    small = settings_for(broker.server, fetch_bytes=400_000, session_timeout_s=10.0)
-    create_topics(small, TOPICS)
-    try:
+    with Broker(tmp_path, "tansu") as broker:
+        small = settings_for(broker.server, fetch_bytes=400_000, session_timeout_s=10.0)
+        create_topics(small, TOPICS)
         with closing(KafkaLog(small, TOPICS)) as log:
             for first in range(0, 400, 20):
                 log.append("images", [NewMessage(str(first + n), bytes(10_000)) for n in range(20)])
@@ -206,8 +204,6 @@ def test_what_waits_for_its_owner_is_bounded_by_the_fetch(tmp_path: Path) -> Non
             while received < 400:
                 received += len(consumer.poll(max_messages=3, max_bytes=10**6, timeout_s=5))
                 most_bytes = max(most_bytes, consumer.waiting_bytes)
-    finally:
-        broker.kill()
     # One fetch, and a message of each partition that does not fit, may come on top of what was still
     # under the limit; all there is are 4 MB.
     assert 0 < most_bytes <= 2 * small.fetch_bytes + 4 * 10_003
