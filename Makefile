@@ -51,6 +51,7 @@ bench: install  ## the figures of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.swap
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.streams_log
+	$(BIN)/python -m benchmarks.kafka
 	$(BIN)/python -m benchmarks.worker_memory
 	$(BIN)/python -m benchmarks.rounds
 

@@ -24,13 +24,12 @@ from adaptsvc.publishing import Publisher, ensure_base, zero_shot_draft
 from adaptsvc.serving.encoder import Encoder, Runtime
 from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.serving.predictor import Predictor
+from adaptsvc.streaming import open_log, retention
 from adaptsvc.versions.delta import Head
 from adaptsvc.versions.manifest import Draft, Manifest
 from adaptsvc.versions.pointer import FilePointer
 from adaptsvc.versions.store import Version, VersionStore
 from adaptsvc.worker import Parts, Worker
-from streams.sqlite import SqliteLog
-from streams.topics import load_topics
 
 log = logging.getLogger(__name__)
 TEXT_TOLERANCE = 1e-4
@@ -69,14 +68,6 @@ def zero_shot_predictor(settings: Settings) -> Predictor:
     draft, head = _zero_shot(clip, prompt, encoder, settings)
     manifest = Manifest.seal(draft, id=0, created_at=datetime.now(UTC), files={})
     return Predictor(encoder, Version(manifest, {}, head))
-
-
-def open_log(settings: Settings) -> SqliteLog:
-    """The embedded stream; its file is made when missing."""
-    settings.home.mkdir(parents=True, exist_ok=True)
-    return SqliteLog(
-        settings.stream_file, load_topics(), session_timeout_s=settings.stream.session_timeout_s
-    )
 
 
 def run_worker(
@@ -122,7 +113,7 @@ def build_worker(
         publisher=Publisher(ready.store, ready.pointer, runtime, settings),
         preprocess=ready.clip.preprocess,
         observer=observer,
-        enforce_retention=stream.enforce_retention,
+        enforce_retention=retention(stream),
     )
     return Worker(parts, settings, stop)
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from adaptsvc import config
+from adaptsvc import config, topics
 from adaptsvc.classify import Row, classify_by, classify_here, current_predictor
 from adaptsvc.config import Settings
 from adaptsvc.errors import AdaptsvcError, ConfigError
@@ -36,14 +36,13 @@ from adaptsvc.processes import (
     stop_on_signals,
     worker_command,
 )
+from adaptsvc.streaming import open_log
 from adaptsvc.versions.manifest import Manifest
 from adaptsvc.versions.pointer import FilePointer
 from adaptsvc.versions.store import VersionStore
 from streams.errors import StreamError
 from streams.labels import label_messages, read_labels
 from streams.replay import file_messages, image_files, send
-from streams.sqlite import SqliteLog
-from streams.topics import load_topics
 
 log = logging.getLogger(__name__)
 LABELS = "images.labeled"
@@ -59,6 +58,7 @@ app = typer.Typer(
 )
 versions = typer.Typer(no_args_is_help=True, help="The history of versions.")
 app.add_typer(versions, name="versions")
+app.add_typer(topics.app, name="topics")
 
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 
@@ -161,7 +161,7 @@ def replay(
         raise AdaptsvcError(
             f"{folder} holds no image files; expected .jpg, .png, .webp, .bmp or .gif"
         )
-    stream = _open_stream(_read())
+    stream = open_log(_read())
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("sending", total=len(files))
         sent = send(
@@ -188,7 +188,7 @@ def label(
             f"{file} has the labels {', '.join(unknown[:5])}, which are no class names; expected "
             f"{', '.join(settings.classes)}: correct them or set ADAPTSVC_CLASSES"
         )
-    stream = _open_stream(settings)
+    stream = open_log(settings)
     sent = send(stream, LABELS, label_messages(rows, folder=file.parent), rate=float("inf"))
     stream.close()
     typer.echo(f"{sent} labels sent to {LABELS}; {settings.tune.labels_min} new ones start a round")
@@ -279,11 +279,6 @@ def _refuse_open_network(settings: Settings) -> None:
             f"serve.host is {settings.serve.host!r}; there are no API keys yet, so only "
             f"{', '.join(LOOPBACK)} are served: put an authenticating proxy in front"
         )
-
-
-def _open_stream(settings: Settings) -> SqliteLog:
-    settings.home.mkdir(parents=True, exist_ok=True)
-    return SqliteLog(settings.stream_file, load_topics())
 
 
 def _classify_here(files: list[Path], classes: str) -> list[Row]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -22,6 +22,7 @@ from pydantic_settings.exceptions import SettingsError
 from yaml import YAMLError
 
 from adaptsvc.errors import ConfigError
+from streams.kafka_settings import Compression, KafkaSettings, Mechanism, Security
 
 MOST_WORKERS = 64
 PREFIX, NESTED, CONFIG_FILE = "ADAPTSVC_", "__", "ADAPTSVC_CONFIG"
@@ -62,9 +63,57 @@ class ServeSettings(_Section):
     poll_interval_s: float = Field(0.5, gt=0, description="How often the version pointer is read.")
 
 
+class KafkaSection(_Section):
+    """The cluster, where `stream.kind` is `kafka`."""
+
+    servers: str = Field(
+        "127.0.0.1:9092", description="Some of the brokers as `host:port`, separated by commas."
+    )
+    security: Security = Field(
+        "PLAINTEXT", description="`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`."
+    )
+    mechanism: Mechanism = Field(
+        "SCRAM-SHA-512", description="Of SASL: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`."
+    )
+    username: str = Field("", description="For SASL.")
+    password: SecretStr = Field(SecretStr(""), description="For SASL.")
+    ca_file: Path | None = Field(
+        None, description="PEM that the brokers' certificates are checked against."
+    )
+    certificate_file: Path | None = Field(None, description="This client's certificate (PEM).")
+    key_file: Path | None = Field(None, description="This client's private key (PEM).")
+    compression: Compression = Field(
+        "none",
+        description="`none`, `gzip`, `snappy`, `lz4` or `zstd`; images are compressed already.",
+    )
+    request_timeout_s: float = Field(
+        15.0,
+        gt=0.5,
+        le=300,
+        description="Longest wait for an answer; an append may take twice that.",
+    )
+    max_poll_interval_s: float = Field(
+        300.0, gt=0, description="A worker that hangs for so long loses its partitions."
+    )
+    step_budget_s: float = Field(
+        120.0, gt=0, description="Longest step or export you expect; longer ones are warned of."
+    )
+    fetch_bytes: int = Field(
+        32 * 2**20, ge=2**16, description="Most that one fetch brings, in bytes."
+    )
+    replication_factor: int = Field(
+        -1,
+        ge=-1,
+        description="Copies of topics made by `topics create`; -1 is the cluster's default.",
+    )
+
+
 class StreamSettings(_Section):
     """Where images come from."""
 
+    kind: Literal["sqlite", "kafka"] = Field(
+        "sqlite", description="A file under `home`, or a Kafka cluster (extra `kafka`)."
+    )
     group: str = Field("adaptsvc-worker", min_length=1, description="Consumer group of the worker.")
     retention_interval_s: float = Field(
         300.0, gt=0, description="How often the worker deletes what streams/topics.yaml lets go."
@@ -72,6 +121,22 @@ class StreamSettings(_Section):
     session_timeout_s: float = Field(
         30.0, gt=0, description="A worker silent for so long loses its partitions."
     )
+    kafka: KafkaSection = KafkaSection()
+
+    def cluster(self) -> KafkaSettings:
+        """The cluster, as the stream takes it.
+
+        Raises:
+            ValueError: settings of it contradict each other.
+        """
+        values = self.kafka.model_dump()
+        values["servers"] = tuple(each.strip() for each in self.kafka.servers.split(","))
+        values["password"] = self.kafka.password.get_secret_value()
+        return KafkaSettings(
+            **values,
+            session_timeout_s=self.session_timeout_s,
+            heartbeat_interval_s=self.session_timeout_s / 10,
+        )
 
 
 class LearnSettings(_Section):
@@ -281,7 +346,10 @@ def read(**overrides: Any) -> Settings:
             f"{CONFIG_FILE} names {file!r}, which is no file; point it at a YAML file"
         )
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
+        if settings.stream.kind == "kafka":
+            settings.stream.cluster()
+        return settings
     except ValidationError as exc:
         problems = [
             f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}, got {error['input']!r}"

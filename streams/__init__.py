@@ -5,6 +5,7 @@ Knows nothing of images, models or adaptsvc.
 
 from streams.database import DatabaseSettings
 from streams.errors import (
+    BrokerUnavailableError,
     InvalidMessageError,
     LogBusyError,
     LogClosedError,
@@ -18,6 +19,7 @@ from streams.errors import (
     TopicConfigError,
     UnknownTopicError,
 )
+from streams.kafka_settings import KafkaSettings
 from streams.log import Consumer, Log, MemoryLog
 from streams.message import Message, NewMessage, Position, TopicPartition, partition_of
 from streams.offsets import Watermark
@@ -26,9 +28,11 @@ from streams.sqlite import SqliteLog
 from streams.topics import Topics, TopicSpec, load_topics, parse_topics
 
 __all__ = [
+    "BrokerUnavailableError",
     "Consumer",
     "DatabaseSettings",
     "InvalidMessageError",
+    "KafkaSettings",
     "Log",
     "LogBusyError",
     "LogClosedError",

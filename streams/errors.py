@@ -11,7 +11,8 @@ StreamError
 └── LogUnavailableError       the storage or broker did not do its work
     ├── LogBusyError          another writer held it too long; trying again may help
     ├── LogFullError          no room; nothing of the append was stored
-    └── LogCorruptError       what is stored cannot be read as a log
+    ├── LogCorruptError       what is stored cannot be read as a log
+    └── BrokerUnavailableError  a Kafka cluster did not answer, or refused
 """
 
 from collections.abc import Iterable
@@ -94,10 +95,10 @@ class LogUnavailableError(StreamError):
 
     remedy = "check that the file and its directory exist and can be read and written"
 
-    def __init__(self, path: Path, reason: str) -> None:
-        self.path = path
+    def __init__(self, where: Path | str, reason: str) -> None:
+        self.where = where
         self.reason = reason
-        super().__init__(f"log {path}: {reason}; {self.remedy}")
+        super().__init__(f"log {where}: {reason}; {self.remedy}")
 
 
 class LogBusyError(LogUnavailableError):
@@ -116,3 +117,9 @@ class LogCorruptError(LogUnavailableError):
     """The file is not a log, or is damaged."""
 
     remedy = "move the file away and start a new log, or restore a copy"
+
+
+class BrokerUnavailableError(LogUnavailableError):
+    """A Kafka cluster cannot be reached, did not answer in time, or refused."""
+
+    remedy = "check that the brokers run, the servers and credentials, and try again"

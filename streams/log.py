@@ -80,6 +80,9 @@ class Log(Protocol):
     def append(self, topic: str, messages: Sequence[NewMessage]) -> tuple[Position, ...]:
         """Store the messages, all or none; they are durable when this returns.
 
+        All or none of what one call appends is what a file can promise; a cluster that fails in
+        the middle may have stored some of it, which is one more case of the last error below.
+
         Returns:
             Where each message lies, in the order given.
 

@@ -83,7 +83,7 @@ def test_every_command_has_help_with_an_example(command: list[str]) -> None:
     )
     assert done.returncode == 0
     assert "Usage" in done.stdout
-    if command and command != ["versions"]:
+    if command not in ([], ["versions"], ["topics"]):
         assert "Example: " in done.stdout
 
 

@@ -37,11 +37,10 @@ from adaptsvc.processes import (
     stop_all,
     worker_command,
 )
+from adaptsvc.streaming import open_log
 from adaptsvc.versions.pointer import FilePointer
 from adaptsvc.versions.store import VersionStore
 from streams.message import NewMessage
-from streams.sqlite import SqliteLog
-from streams.topics import load_topics
 
 STREAMED, HELD_OUT = 1280, 1000
 ROUND_IMAGES, WINDOW_IMAGES = 256, 512
@@ -230,7 +229,7 @@ class _Feeder(threading.Thread):
         self.count = 0
 
     def run(self) -> None:
-        log = SqliteLog(self._stage.settings.stream_file, load_topics())
+        log = open_log(self._stage.settings)
         size = int(STREAM_RATE)
         pictures = self._stage.scene.stream
         for start in range(0, len(pictures), size):

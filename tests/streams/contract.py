@@ -5,7 +5,8 @@ A test module subclasses `LogContract` and gives it the fixture `bench`.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -13,6 +14,7 @@ from streams import (
     Consumer,
     Log,
     LogClosedError,
+    LogUnavailableError,
     Message,
     MessageTooLargeError,
     NewMessage,
@@ -25,7 +27,8 @@ from streams import (
 )
 
 SESSION_TIMEOUT_S = 10.0
-_LIMITS = {"retention_s": 100, "retention_bytes": 4_000_000, "max_message_bytes": 9_000_000}
+RETENTION_S = 100
+_LIMITS = {"retention_s": RETENTION_S, "retention_bytes": 4_000_000, "max_message_bytes": 9_000_000}
 TOPICS = parse_topics(
     {"images": {"partitions": 4, **_LIMITS}, "events": {"partitions": 1, **_LIMITS}},
     source="tests",
@@ -36,10 +39,29 @@ MANY = {"max_messages": 10_000, "max_bytes": 100_000_000}
 
 @dataclass(frozen=True)
 class Bench:
-    """A log and a way to let time pass for its leases."""
+    """A log, a way to let time pass for its leases, and how soon it shows what was done to it.
+
+    A log behind a network hands out what it has within `patience_s`, and its members have heard
+    of each other when `settle` returns. The others do both at once.
+    """
 
     log: Log
     pass_time: Callable[[float], None]
+    patience_s: float = 0.0
+    settle: Callable[[], None] = lambda: None
+
+    def drain(self, consumer: Consumer) -> list[Message]:
+        """Everything that waits for this consumer now."""
+        return drain(consumer, self.patience_s)
+
+
+@dataclass(frozen=True)
+class DurableBench(Bench):
+    """A log that outlives its process: `expire` ends the retention of all messages so far, and the
+    log cannot be written inside `outage`."""
+
+    expire: Callable[[], None] = field(kw_only=True)
+    outage: Callable[[], AbstractContextManager[None]] = field(kw_only=True)
 
 
 def numbered(count: int, *, first: int = 0, keys: int = 10) -> list[NewMessage]:
@@ -47,10 +69,10 @@ def numbered(count: int, *, first: int = 0, keys: int = 10) -> list[NewMessage]:
     return [NewMessage(f"key-{n % keys}", str(n).encode()) for n in range(first, first + count)]
 
 
-def drain(consumer: Consumer) -> list[Message]:
+def drain(consumer: Consumer, patience_s: float = 0.0) -> list[Message]:
     """Everything that waits for this consumer now."""
     messages: list[Message] = []
-    while batch := consumer.poll(**MANY, timeout_s=0):
+    while batch := consumer.poll(**MANY, timeout_s=patience_s):
         messages += batch
     return messages
 
@@ -58,6 +80,16 @@ def drain(consumer: Consumer) -> list[Message]:
 def values(messages: Sequence[Message]) -> list[int]:
     """The numbers of `numbered`, sorted."""
     return sorted(int(message.value) for message in messages)
+
+
+def collect(consumer: Consumer, count: int, within_s: float = 30.0) -> set[int]:
+    """Read until so many of the numbers from 0 on have come, through outages."""
+    received: set[int] = set()
+    deadline = time.monotonic() + within_s
+    while sum(each >= 0 for each in received) < count and time.monotonic() < deadline:
+        with suppress(LogUnavailableError):
+            received.update(values(consumer.poll(**MANY, timeout_s=0.5)))
+    return received
 
 
 def commit_all(consumer: Consumer) -> None:
@@ -82,7 +114,7 @@ class LogContract:
     def test_messages_of_a_key_arrive_in_the_order_of_their_append(self, bench: Bench) -> None:
         for first in range(0, 200, 20):
             bench.log.append("images", numbered(20, first=first))
-        received = drain(bench.log.consumer("g", ["images"]))
+        received = bench.drain(bench.log.consumer("g", ["images"]))
         assert values(received) == list(range(200))
         for key in range(10):
             mine = [int(each.value) for each in received if each.key == f"key-{key}"]
@@ -96,23 +128,24 @@ class LogContract:
     def test_a_crash_without_commit_redelivers_everything(self, bench: Bench) -> None:
         bench.log.append("images", numbered(30))
         crashed = bench.log.consumer("g", ["images"])
-        assert values(drain(crashed)) == list(range(30))
+        assert values(bench.drain(crashed)) == list(range(30))
         bench.pass_time(SESSION_TIMEOUT_S + 1)
-        assert values(drain(bench.log.consumer("g", ["images"]))) == list(range(30))
+        assert values(bench.drain(bench.log.consumer("g", ["images"]))) == list(range(30))
 
     def test_a_restart_after_a_commit_goes_on_behind_it(self, bench: Bench) -> None:
         bench.log.append("images", numbered(30))
         first = bench.log.consumer("g", ["images"])
-        drain(first)
+        bench.drain(first)
         commit_all(first)
         first.close()
         bench.log.append("images", numbered(5, first=30))
-        assert values(drain(bench.log.consumer("g", ["images"]))) == list(range(30, 35))
+        assert values(bench.drain(bench.log.consumer("g", ["images"]))) == list(range(30, 35))
 
     def test_two_consumers_share_the_partitions_and_miss_nothing(self, bench: Bench) -> None:
         one, two = (bench.log.consumer("g", ["images"]) for _ in range(2))
+        bench.settle()
         bench.log.append("images", numbered(40))
-        received = [drain(each) for each in (one, two)]
+        received = [bench.drain(each) for each in (one, two)]
         assert values(received[0] + received[1]) == list(range(40))
         assert all(received)
         assert not one.positions().keys() & two.positions().keys()
@@ -121,15 +154,17 @@ class LogContract:
     def test_two_groups_each_get_everything(self, bench: Bench) -> None:
         bench.log.append("images", numbered(10))
         for group in ("a", "b"):
-            assert values(drain(bench.log.consumer(group, ["images"]))) == list(range(10))
+            assert values(bench.drain(bench.log.consumer(group, ["images"]))) == list(range(10))
 
     def test_one_leaves_and_the_other_takes_over(self, bench: Bench) -> None:
         one, two = (bench.log.consumer("g", ["images"]) for _ in range(2))
+        bench.settle()
         bench.log.append("images", numbered(40))
-        mine = drain(one)
-        theirs = drain(two)
+        mine = bench.drain(one)
+        theirs = bench.drain(two)
         two.close()
-        assert values(drain(one)) == values(theirs)
+        bench.settle()
+        assert values(bench.drain(one)) == values(theirs)
         assert len(one.positions()) == 4
         commit_all(one)
         assert mine
@@ -137,31 +172,34 @@ class LogContract:
     def test_a_kept_partition_goes_on_where_it_stood(self, bench: Bench) -> None:
         one = bench.log.consumer("g", ["images"])
         bench.log.append("images", numbered(40))
-        drain(one)
+        bench.drain(one)
         bench.log.consumer("g", ["images"])
-        assert drain(one) == []
+        bench.settle()
+        assert bench.drain(one) == []
         assert len(one.positions()) == 2
 
     def test_a_silent_member_loses_its_partitions_after_the_session_timeout(
         self, bench: Bench
     ) -> None:
         silent, other = (bench.log.consumer("g", ["images"]) for _ in range(2))
-        drain(silent)
+        bench.settle()
+        bench.drain(silent)
         bench.pass_time(SESSION_TIMEOUT_S * 0.7)
-        drain(other)
+        bench.drain(other)
         assert len(other.positions()) == 2
         bench.pass_time(SESSION_TIMEOUT_S * 0.7)
-        drain(other)
+        bench.drain(other)
         assert len(other.positions()) == 4
 
     def test_heartbeats_keep_a_membership_through_a_long_step(self, bench: Bench) -> None:
         bench.log.append("images", numbered(20))
         busy, other = (bench.log.consumer("g", ["images"]) for _ in range(2))
-        drain(busy)
+        bench.settle()
+        bench.drain(busy)
         for _ in range(5):
             bench.pass_time(SESSION_TIMEOUT_S * 0.7)
             busy.heartbeat()
-            drain(other)
+            bench.drain(other)
         assert len(other.positions()) == 2
         commit_all(busy)
 
@@ -170,9 +208,10 @@ class LogContract:
     ) -> None:
         bench.log.append("images", numbered(20))
         lapsed, other = (bench.log.consumer("g", ["images"]) for _ in range(2))
-        drain(lapsed)
+        bench.settle()
+        bench.drain(lapsed)
         bench.pass_time(SESSION_TIMEOUT_S + 1)
-        drain(other)
+        bench.drain(other)
         with pytest.raises(NotOwnedError, match="session timeout"):
             commit_all(lapsed)
         with pytest.raises(NotOwnedError, match="session timeout"):
@@ -181,10 +220,13 @@ class LogContract:
     def test_a_lapsed_member_joins_again_by_polling(self, bench: Bench) -> None:
         bench.log.append("images", numbered(40))
         lapsed, other = (bench.log.consumer("g", ["images"]) for _ in range(2))
-        drain(lapsed)
+        bench.settle()
+        bench.drain(lapsed)
         bench.pass_time(SESSION_TIMEOUT_S + 1)
-        drain(other)
-        again = drain(lapsed)
+        bench.drain(other)
+        again = list(lapsed.poll(**MANY, timeout_s=bench.patience_s))
+        bench.settle()
+        again += bench.drain(lapsed)
         assert {each.topic_partition for each in again} == lapsed.positions().keys()
         assert len(lapsed.positions()) == 2
         commit_all(lapsed)
@@ -192,14 +234,15 @@ class LogContract:
     def test_a_commit_of_an_old_generation_is_refused(self, bench: Bench) -> None:
         bench.log.append("images", numbered(40))
         old = bench.log.consumer("g", ["images"])
-        drain(old)
+        bench.drain(old)
         new = bench.log.consumer("g", ["images"])
+        bench.settle()
         before = dict(new.committed())
         with pytest.raises(NotOwnedError, match="divided anew") as caught:
             commit_all(old)
         assert caught.value.group == "g"
         assert new.committed() == before
-        drain(old)
+        bench.drain(old)
         commit_all(old)
 
     def test_a_member_name_is_taken_over_at_once_and_its_predecessor_fenced(
@@ -207,11 +250,12 @@ class LogContract:
     ) -> None:
         bench.log.append("images", numbered(40))
         before = bench.log.consumer("g", ["images"], member="worker-0")
-        drain(before)
+        bench.drain(before)
         after = bench.log.consumer("g", ["images"], member="worker-0")
-        assert values(drain(after)) == list(range(40))
+        assert values(bench.drain(after)) == list(range(40))
+        bench.settle()
         with pytest.raises(NotOwnedError, match="took this member's name"):
-            before.poll(**MANY, timeout_s=0)
+            before.poll(**MANY, timeout_s=bench.patience_s)
         with pytest.raises(NotOwnedError, match="took this member's name"):
             commit_all(before)
         before.close()
@@ -221,7 +265,7 @@ class LogContract:
         bench.log.append("events", numbered(10))
         consumer = bench.log.consumer("g", ["events"])
         assert consumer.committed() == {EVENTS: 0}
-        drain(consumer)
+        bench.drain(consumer)
         consumer.commit({EVENTS: 4})
         assert consumer.committed() == {EVENTS: 4}
         assert consumer.positions() == {EVENTS: 10}
@@ -245,22 +289,22 @@ class LogContract:
     def test_seek_reads_again_from_there(self, bench: Bench) -> None:
         bench.log.append("events", numbered(10))
         consumer = bench.log.consumer("g", ["events"])
-        drain(consumer)
+        bench.drain(consumer)
         consumer.seek({EVENTS: 7})
-        assert values(drain(consumer)) == [7, 8, 9]
+        assert values(bench.drain(consumer)) == [7, 8, 9]
 
     def test_lag_counts_what_waits(self, bench: Bench) -> None:
         bench.log.append("images", numbered(10))
         consumer = bench.log.consumer("g", ["images"])
         assert consumer.lag() == 10
-        consumer.poll(max_messages=4, max_bytes=1000, timeout_s=0)
+        consumer.poll(max_messages=4, max_bytes=1000, timeout_s=bench.patience_s)
         assert consumer.lag() == 6
-        drain(consumer)
+        bench.drain(consumer)
         assert consumer.lag() == 0
 
     def test_a_fresh_group_starts_at_the_earliest_message(self, bench: Bench) -> None:
         bench.log.append("images", numbered(10))
-        assert len(drain(bench.log.consumer("g", ["images"]))) == 10
+        assert len(bench.drain(bench.log.consumer("g", ["images"]))) == 10
 
     def test_a_fresh_group_may_start_at_the_latest_and_misses_nothing_after(
         self, bench: Bench
@@ -269,12 +313,12 @@ class LogContract:
         bench.log.consumer("g", ["events"], start="latest").close()
         bench.log.append("events", numbered(2, first=10))
         consumer = bench.log.consumer("g", ["events"], start="latest")
-        assert values(drain(consumer)) == [10, 11]
+        assert values(bench.drain(consumer)) == [10, 11]
 
     def test_a_message_of_8_mb_passes_unchanged(self, bench: Bench) -> None:
         value = bytes(range(256)) * 32768
         bench.log.append("images", [NewMessage("big", value)])
-        (message,) = drain(bench.log.consumer("g", ["images"]))
+        (message,) = bench.drain(bench.log.consumer("g", ["images"]))
         assert message.value == value
 
     def test_a_message_beyond_the_topics_limit_is_refused_with_its_batch(
@@ -284,12 +328,12 @@ class LogContract:
         with pytest.raises(MessageTooLargeError, match="at most 9000000") as caught:
             bench.log.append("images", batch)
         assert caught.value.size_bytes == 9_000_003
-        assert drain(bench.log.consumer("g", ["images"])) == []
+        assert bench.drain(bench.log.consumer("g", ["images"])) == []
 
     def test_empty_values_and_headers_of_any_bytes_pass_unchanged(self, bench: Bench) -> None:
         headers = {"any": bytes(range(256)), "empty": b"", "naïve": b"\xff\x00"}
         bench.log.append("images", [NewMessage("", b"", headers), NewMessage("schlüssel\0", b"")])
-        received = {each.key: each for each in drain(bench.log.consumer("g", ["images"]))}
+        received = {each.key: each for each in bench.drain(bench.log.consumer("g", ["images"]))}
         assert received[""].value == b""
         assert received[""].headers == headers
         assert received["schlüssel\0"].headers == {}
@@ -307,13 +351,15 @@ class LogContract:
     def test_a_consumer_reads_several_topics(self, bench: Bench) -> None:
         bench.log.append("images", numbered(5))
         bench.log.append("events", numbered(5))
-        received = drain(bench.log.consumer("g", ["images", "events"]))
+        received = bench.drain(bench.log.consumer("g", ["images", "events"]))
         assert sorted(each.topic for each in received) == ["events"] * 5 + ["images"] * 5
 
     def test_members_get_only_partitions_of_their_own_topics(self, bench: Bench) -> None:
         images = bench.log.consumer("g", ["images"])
         both = bench.log.consumer("g", ["images", "events"])
-        drain(images)
+        bench.settle()
+        for consumer in (images, both):
+            bench.drain(consumer)
         assert EVENTS in both.positions()
         assert {each.topic for each in images.positions()} == {"images"}
         assert len(images.positions()) + len(both.positions()) == 5
@@ -321,14 +367,17 @@ class LogContract:
     def test_poll_honours_its_limits_yet_always_makes_progress(self, bench: Bench) -> None:
         bench.log.append("events", [NewMessage("k", bytes(1000)) for _ in range(10)])
         consumer = bench.log.consumer("g", ["events"])
-        assert len(consumer.poll(max_messages=3, max_bytes=10**6, timeout_s=0)) == 3
-        assert len(consumer.poll(max_messages=9, max_bytes=2500, timeout_s=0)) == 2
-        assert len(consumer.poll(max_messages=9, max_bytes=10, timeout_s=0)) == 1
+        assert len(consumer.poll(max_messages=3, max_bytes=10**6, timeout_s=bench.patience_s)) == 3
+        assert len(consumer.poll(max_messages=9, max_bytes=2500, timeout_s=bench.patience_s)) == 2
+        assert len(consumer.poll(max_messages=9, max_bytes=10, timeout_s=bench.patience_s)) == 1
 
     def test_a_full_partition_does_not_starve_the_others(self, bench: Bench) -> None:
         bench.log.append("images", numbered(400))
         consumer = bench.log.consumer("g", ["images"])
-        polls = [consumer.poll(max_messages=5, max_bytes=10**6, timeout_s=0) for _ in range(4)]
+        polls = [
+            consumer.poll(max_messages=5, max_bytes=10**6, timeout_s=bench.patience_s)
+            for _ in range(4)
+        ]
         assert {each.partition for batch in polls for each in batch} == {0, 1, 2, 3}
 
     def test_poll_of_an_empty_log_returns_in_time(self, bench: Bench) -> None:
@@ -340,7 +389,7 @@ class LogContract:
     def test_poll_refuses_limits_that_make_no_sense(self, bench: Bench) -> None:
         consumer = bench.log.consumer("g", ["images"])
         with pytest.raises(ValueError, match="expected at least 1"):
-            consumer.poll(max_messages=0, max_bytes=1, timeout_s=0)
+            consumer.poll(max_messages=0, max_bytes=1, timeout_s=bench.patience_s)
 
     def test_read_gives_the_offsets_asked_for_and_no_others(self, bench: Bench) -> None:
         bench.log.append("events", numbered(10))
@@ -353,7 +402,7 @@ class LogContract:
         for _ in range(2):
             consumer.close()
         with pytest.raises(LogClosedError, match="is closed"):
-            consumer.poll(**MANY, timeout_s=0)
+            consumer.poll(**MANY, timeout_s=bench.patience_s)
         for _ in range(2):
             bench.log.close()
         with pytest.raises(LogClosedError, match="is closed"):
@@ -362,3 +411,51 @@ class LogContract:
             bench.log.consumer("g", ["images"])
         with pytest.raises(LogClosedError, match="is closed"):
             bench.log.read(EVENTS, offset=0, limit=1)
+
+
+class DurableContract(LogContract):
+    """What a log that outlives its process promises besides."""
+
+    def test_what_is_past_its_retention_is_gone_and_the_rest_keeps_its_offsets(
+        self, bench: DurableBench
+    ) -> None:
+        bench.log.append("events", numbered(5))
+        bench.expire()
+        bench.log.append("events", numbered(3, first=5))
+        kept = bench.log.read(EVENTS, offset=0, limit=100)
+        assert [(each.offset, int(each.value)) for each in kept] == [(5, 5), (6, 6), (7, 7)]
+        assert bench.log.read(EVENTS, offset=2, limit=3) == ()
+
+    def test_a_group_goes_on_behind_what_retention_took(self, bench: DurableBench) -> None:
+        bench.log.append("events", numbered(10))
+        first = bench.log.consumer("g", ["events"])
+        bench.drain(first)
+        first.commit({EVENTS: 4})
+        first.close()
+        bench.expire()
+        bench.log.append("events", numbered(2, first=10))
+        consumer = bench.log.consumer("g", ["events"])
+        assert consumer.lag() == 2
+        assert values(bench.drain(consumer)) == [10, 11]
+        consumer.seek({EVENTS: 0})
+        assert values(bench.drain(consumer)) == [10, 11]
+
+    def test_an_outage_is_said_and_what_was_acknowledged_outlasts_it(
+        self, bench: DurableBench
+    ) -> None:
+        bench.log.append("events", numbered(10))
+        consumer = bench.log.consumer("g", ["events"])
+        consumer.poll(max_messages=3, max_bytes=1000, timeout_s=bench.patience_s)
+        with bench.outage():
+            with pytest.raises(LogUnavailableError):
+                bench.log.append("events", [NewMessage("outage", b"-1")])
+            with pytest.raises(LogUnavailableError):
+                bench.log.consumer("h", ["events"])
+        bench.log.append("events", numbered(5, first=10))
+        received = collect(consumer, 12)
+        assert {*range(3, 15)} <= received <= {-1, *range(15)}
+        bench.settle()
+        bench.drain(consumer)  # a group that the outage dissolved is joined again
+        commit_all(consumer)
+        everything = values(bench.log.read(EVENTS, offset=0, limit=100))
+        assert [each for each in everything if each >= 0] == [*range(15)]

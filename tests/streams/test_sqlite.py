@@ -4,7 +4,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,10 +25,11 @@ from tests.streams.clock import FakeClock
 from tests.streams.contract import (
     EVENTS,
     MANY,
+    RETENTION_S,
     SESSION_TIMEOUT_S,
     TOPICS,
-    Bench,
-    LogContract,
+    DurableBench,
+    DurableContract,
     commit_all,
     drain,
     numbered,
@@ -53,11 +54,30 @@ def log(path: Path, clock: FakeClock) -> Iterator[SqliteLog]:
 
 
 @pytest.fixture
-def bench(log: SqliteLog, clock: FakeClock) -> Bench:
-    return Bench(log, clock.advance)
+def bench(path: Path, clock: FakeClock) -> Iterator[DurableBench]:
+    settings = DatabaseSettings(busy_timeout_s=0.2)
+    opened = SqliteLog(
+        path, TOPICS, settings=settings, now=clock, session_timeout_s=SESSION_TIMEOUT_S
+    )
+
+    def expire() -> None:
+        clock.advance(RETENTION_S + 1)
+        opened.enforce_retention(clock(), delete_unread=True)
+
+    with closing(opened):
+        yield DurableBench(opened, clock.advance, expire=expire, outage=lambda: _locked(path))
 
 
-class TestSqliteLog(LogContract):
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Another process writes, and does not end."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+class TestSqliteLog(DurableContract):
     """All of the contract."""
 
 
@@ -80,7 +100,7 @@ def test_a_file_that_is_no_database_is_called_corrupt(path: Path) -> None:
     path.write_bytes(b"not a database, but long enough to look" * 100)
     with pytest.raises(LogCorruptError, match="move the file away") as caught:
         SqliteLog(path, TOPICS)
-    assert caught.value.path == path
+    assert caught.value.where == path
 
 
 def test_damage_inside_the_file_is_called_corrupt_when_it_is_met(path: Path) -> None:

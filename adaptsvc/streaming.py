@@ -1,0 +1,50 @@
+"""The stream that the settings name: a file of this machine, or a Kafka cluster.
+
+It knows nothing of what is read from it. The Kafka client is loaded only where the settings ask for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from adaptsvc.config import Settings
+from adaptsvc.errors import ConfigError
+from streams.log import Log
+from streams.sqlite import SqliteLog
+from streams.topics import load_topics
+
+
+def open_log(settings: Settings) -> Log:
+    """Open the stream; its file is made when missing, topics of a cluster are not.
+
+    Raises:
+        ConfigError: the extra `kafka` is not installed.
+        StreamError: the file or cluster cannot be used, or lacks a topic.
+    """
+    if settings.stream.kind == "kafka":
+        return _open_kafka(settings)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    return SqliteLog(
+        settings.stream_file, load_topics(), session_timeout_s=settings.stream.session_timeout_s
+    )
+
+
+def retention(log: Log) -> Callable[[float], object]:
+    """What deletes the messages that streams/topics.yaml lets go; a cluster does so by itself."""
+    return log.enforce_retention if isinstance(log, SqliteLog) else lambda _now: None
+
+
+def missing_client(exc: ModuleNotFoundError) -> ConfigError:
+    """What to say where the Kafka client is not installed."""
+    return ConfigError(
+        f"stream.kind is 'kafka', and the package {exc.name} is missing; "
+        "install it with pip install 'adaptsvc[kafka]'"
+    )
+
+
+def _open_kafka(settings: Settings) -> Log:
+    try:
+        from streams.kafka import KafkaLog  # loads the Kafka client
+    except ModuleNotFoundError as exc:
+        raise missing_client(exc) from exc
+    return KafkaLog(settings.stream.cluster(), load_topics())
