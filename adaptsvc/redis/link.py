@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -27,14 +28,14 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.25, 5.0
 GONE = (redis.ConnectionError, redis.TimeoutError, OSError)
-HINTS = {
+HINTS = {  # by what the message says
     "CERTIFICATE_VERIFY_FAILED": "set state.ca_file to the certificate authority that signed it",
     "WRONG_VERSION_NUMBER": "it speaks no TLS on that port: use redis:// in state.url",
     "Connection closed by server": "if it expects TLS on that port, use rediss:// in state.url",
-    "OOM": "raise its maxmemory, and keep its eviction policy at noeviction",
-    "READONLY": "it is a replica: point state.url at the primary",
+    "used memory": "raise its maxmemory, and keep its eviction policy at noeviction",
+    "read only replica": "it is a replica: point state.url at the primary",
     "MISCONF": "it cannot save to its disk: see its log",
-    "NOPERM": "give its user the commands and keys that docs/operations.md lists",
+    "no permissions": "give its user the commands and keys that docs/operations.md lists",
 }
 
 
@@ -165,6 +166,10 @@ def _client(settings: StateSettings, *, encrypted: bool) -> redis.Redis:
         raise ConfigError(
             f"state.ca_file is {ca_file!r}, but state.url begins with redis://, which is not encrypted; "
             "expected rediss://: change the URL or leave out the file"
+        )
+    if ca_file and not Path(ca_file).is_file():
+        raise ConfigError(
+            f"state.ca_file is {ca_file!r}, which is no file; expected certificates in PEM"
         )
     tls: dict[str, Any] = {"ssl_ca_certs": ca_file} if ca_file else {}
     return redis.Redis.from_url(

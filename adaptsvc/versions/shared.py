@@ -159,7 +159,7 @@ class SharedStore:
         return self._local.manifest(version)
 
     def load(self, version: int) -> Version:
-        """One version, every digest verified; the copy here is replaced where it is not the depot's.
+        """One version, every digest verified; the copy here is replaced by a sound one of the depot.
 
         Raises:
             VersionNotFoundError: no such version.
@@ -173,7 +173,7 @@ class SharedStore:
                 raise
             return self._local.load(version)
         if published is not None and self._local.files(version).get(MANIFEST) != published:
-            self._fetch(version)
+            self._fetch_over(version)
         try:
             return self._local.load(version)
         except VersionCorruptError:
@@ -189,6 +189,15 @@ class SharedStore:
     def _fetch(self, version: int) -> None:
         if files := self._depot.files(version):
             self._local.take(version, files)
+
+    def _fetch_over(self, version: int) -> None:
+        """Fetch a version whose copy here, if there is one, differs; what was altered there stays there."""
+        try:
+            self._fetch(version)
+        except VersionCorruptError as exc:
+            if version not in self._local.ids():
+                raise
+            log.warning("the copy here is used: %s", exc)
 
     def _fetch_base(self, digest: str) -> None:
         here = self.root / "base" / digest
