@@ -257,7 +257,7 @@ def show_version(version: int) -> None:
 def activate(version: int) -> None:
     """Make a version serve; the next round starts from it."""
     state = open_state(_read())
-    state.store.load(version)
+    state.store.share(version)
     state.pointer.force(version)
     typer.echo(f"version {version} serves from now on")
 

@@ -82,6 +82,12 @@ class RedisServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
+    def command(self, line: str) -> str:
+        """The first line that an administrator would be answered."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(line.encode() + b"\r\n")
+            return connection.recv(10_000).decode().splitlines()[0]
+
     def _launch(self, port: int) -> subprocess.Popen[bytes]:
         binary = program()
         assert binary is not None

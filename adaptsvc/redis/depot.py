@@ -29,13 +29,16 @@ redis.call('SET', KEYS[2], string.format('%d', last))
 return {'reserved', last}
 """
 )
-# KEYS: lease, version, all versions. ARGV: fence, id, then name and content of each file.
+# KEYS: lease, version, all versions, counter. ARGV: fence, id, then name and content of each file.
 PUT = (
     FENCE
     + """
 if redis.call('EXISTS', KEYS[2]) == 1 then return {'taken'} end
 for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
 redis.call('ZADD', KEYS[3], ARGV[2], ARGV[2])
+if tonumber(redis.call('GET', KEYS[4]) or '-1') < tonumber(ARGV[2]) then
+    redis.call('SET', KEYS[4], ARGV[2])
+end
 return {'done'}
 """
 )
@@ -90,7 +93,8 @@ class RedisDepot:
         """See `Depot`."""
         size = sum(len(data) for data in files.values())
         _check_size(f"version {version}", size, self._settings, "max_version_bytes", version)
-        keys = [self._fence.key, self._version(version), self._link.key("versions")]
+        all_versions, counter = self._link.key("versions"), self._link.key("versions", "last")
+        keys = [self._fence.key, self._version(version), all_versions, counter]
         content = [part for item in files.items() for part in item]
         (done,) = self._write(PUT, keys, [version, *content])
         self._held(done)

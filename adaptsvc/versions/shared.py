@@ -183,6 +183,24 @@ class SharedStore:
             self._fetch(version)
             return self._local.load(version)
 
+    def share(self, version: int) -> None:
+        """Verify a version, and put it in the depot with its ancestors and bases where they are not there.
+
+        So a machine that has them brings them back after the depot lost them, or was none before.
+
+        Raises:
+            VersionError: as `load`.
+            StateError: the depot is out of reach.
+        """
+        missing: int | None = version
+        while missing is not None and self._depot.manifest(missing) is None:
+            manifest = self._local.load(missing).manifest
+            if (self.root / "base" / manifest.base).is_dir():
+                self._depot.put_base(self._local.base(manifest.base))
+            self._depot.put(missing, self._local.files(missing))
+            missing = manifest.parent
+        self.load(version)
+
     def _next_id(self) -> int:
         return self._depot.reserve(max(self._local.ids(), default=-1))
 

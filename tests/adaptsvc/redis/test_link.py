@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +19,11 @@ import pytest
 import trustme
 from pydantic import SecretStr
 
-from adaptsvc.config import StateSettings
+from adaptsvc.config import Settings, StateSettings
 from adaptsvc.errors import ConfigError, StateRefusedError, StateUnavailableError
 from adaptsvc.redis.link import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, Link
+from adaptsvc.state import open_state
+from tests.adaptsvc.versions.examples import draft, exporter, head
 from tests.redis_server import RedisServer
 
 OpenLink = Callable[..., Link]
@@ -310,3 +316,50 @@ def test_a_ca_file_that_is_not_there_is_named() -> None:
         ConfigError, match=r"state\.ca_file is '/nowhere/ca\.pem', which is no file"
     ):
         Link(StateSettings(url="rediss://127.0.0.1:1/0", ca_file="/nowhere/ca.pem"))
+
+
+def test_the_rights_that_the_documents_list_are_enough_and_reach_no_other_keys(
+    start_redis: Callable[..., RedisServer], open_link: OpenLink, tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    (rule,) = re.findall(r"^ +(ACL SETUSER .*)$", page, re.MULTILINE)
+    server = start_redis()
+    assert server.command(rule.replace("PASSWORD", "secret")) == "+OK"
+    settings = StateSettings(
+        kind="redis", url=server.url, username="adaptsvc", password=SecretStr("secret")
+    )
+    state = open_state(Settings(home=tmp_path, state=settings), fenced=True)
+    rung = threading.Event()
+    unwatch = state.watch(rung.set)
+    assert rung.wait(20)
+    assert state.lease.acquire()
+    base = state.store.add_base(exporter())
+    version = state.store.publish(draft(base=base.digest), {}, head()).id
+    state.pointer.compare_and_set(None, version)
+    open_state(Settings(home=tmp_path / "other", state=settings)).store.load(version)
+    state.lease.release()
+    unwatch()
+    link = open_link(settings)
+    with pytest.raises(StateRefusedError, match=r"permission"):
+        link.call(lambda client: client.get("somebody else's"))
+    with pytest.raises(StateRefusedError, match=r"permission"):
+        link.call(lambda client: client.flushall())
+
+
+def test_the_command_line_says_what_to_do_about_a_wrong_password(
+    start_redis: Callable[..., RedisServer], tmp_path: Path
+) -> None:
+    server = start_redis(password="secret")
+    settings = {"HOME": str(tmp_path), "STATE__KIND": "redis", "STATE__URL": server.url}
+    environment = {f"ADAPTSVC_{name}": value for name, value in settings.items()}
+    done = subprocess.run(
+        [sys.executable, "-m", "adaptsvc", "versions", "list"],
+        env={**os.environ, **environment, "ADAPTSVC_STATE__PASSWORD": "wrong"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "does not let us in" in done.stderr
+    assert "set ADAPTSVC_STATE__PASSWORD" in done.stderr
+    assert "Traceback" not in done.stderr

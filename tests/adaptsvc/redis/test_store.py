@@ -16,6 +16,7 @@ from adaptsvc.errors import (
     StateRefusedError,
     StateUnavailableError,
     VersionCorruptError,
+    VersionNotFoundError,
     VersionTooLargeError,
 )
 from adaptsvc.redis import depot as depot_module
@@ -235,9 +236,7 @@ def test_ids_go_on_above_this_machines_when_redis_was_emptied(machine: Machine, 
     store = machine()
     for _ in range(3):
         store.publish(draft(), DELTA, head())
-    keys = link.call(lambda client: list(client.scan_iter(link.key("*").replace("{", "?"))))
-    assert len(keys) == 5
-    link.call(lambda client: client.delete(*keys))
+    forget(link)
     assert store.publish(draft(), DELTA, head()).id == 3
 
 
@@ -360,3 +359,38 @@ def test_versions_survive_kill_and_restart(
     assert there.ids() == [0, 1, 2]
     assert bits(there.load(2).delta) == bits(DELTA)
     assert there.publish(draft(), DELTA, head()).id == 3
+
+
+def forget(link: Link) -> None:
+    """Redis loses all of this installation."""
+    keys = link.call(lambda client: list(client.scan_iter(link.key("*").replace("{", "?"))))
+    link.call(lambda client: client.delete(*keys))
+
+
+def test_a_machine_brings_back_what_redis_lost_with_ancestors_and_base(
+    machine: Machine, link: Link
+) -> None:
+    here = machine()
+    base = here.add_base(exporter())
+    for parent in (None, 0, 0, 2):
+        here.publish(draft(base=base.digest, parent=parent), DELTA, head())
+    forget(link)
+    here.share(3)
+    there = machine()
+    assert there.ids() == [0, 2, 3]
+    assert bits(there.load(3).delta) == bits(DELTA)
+    assert there.base(base.digest).graph.read_bytes() == b"onnx graph"
+    assert there.publish(draft(parent=3), DELTA, head()).id == 4
+
+
+def test_what_is_there_is_not_put_there_again(machine: Machine) -> None:
+    here = machine()
+    here.publish(draft(parent=None), DELTA, head())
+    here.share(0)
+    machine().share(0)
+    assert machine().ids() == [0]
+
+
+def test_what_is_nowhere_cannot_be_shared(machine: Machine) -> None:
+    with pytest.raises(VersionNotFoundError):
+        machine().share(0)
