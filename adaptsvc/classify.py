@@ -35,7 +35,7 @@ class Row:
 def current_predictor(settings: Settings) -> Predictor | None:
     """The version that serves, if there is one; torch is not needed for it."""
     state = open_state(settings)
-    store, current = state.store, state.pointer.read().version
+    store, current = state.store, state.lasting.read().version
     if current is None:
         return None
     version = store.load(current)

@@ -257,4 +257,5 @@ def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
 @pytest.fixture
 def redis_settings(shared_redis: RedisServer) -> StateSettings:
     """The state of an installation in the shared Redis that no other test knows."""
-    return StateSettings(kind="redis", url=shared_redis.url, prefix=f"test-{uuid4().hex}")
+    prefix = f"test-{uuid4().hex}"
+    return StateSettings(kind="redis", url=shared_redis.url, prefix=prefix, timeout_s=20)

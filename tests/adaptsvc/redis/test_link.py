@@ -127,11 +127,11 @@ def test_a_hung_server_is_waited_for_once_and_not_by_everyone(
     server.freeze()
     started = time.monotonic()
     fails(link)
-    assert 0.25 < time.monotonic() - started < 2
+    assert 0.25 < time.monotonic() - started < 10
     started = time.monotonic()
     for _ in range(100):
         fails(link)
-    assert time.monotonic() - started < 0.25
+    assert time.monotonic() - started < 5  # 100 waits would be 30 s
     server.thaw()
     clock.now += LONGEST_BACKOFF_S
     assert ping(link)
@@ -141,7 +141,7 @@ def test_of_many_that_ask_when_it_is_time_again_one_tries(
     start_redis: Callable[..., RedisServer], open_link: OpenLink
 ) -> None:
     server, clock = start_redis(), Clock()
-    link = open_link(StateSettings(url=server.url, timeout_s=1.0), clock=clock)
+    link = open_link(StateSettings(url=server.url, timeout_s=2.0), clock=clock)
     assert ping(link)
     server.freeze()
     fails(link)
@@ -159,7 +159,7 @@ def test_of_many_that_ask_when_it_is_time_again_one_tries(
     for thread in threads:
         thread.join(timeout=20)
     server.thaw()
-    assert sorted(seconds > 0.9 for seconds in took) == [False] * 7 + [True]
+    assert sorted(seconds > 1.8 for seconds in took) == [False] * 7 + [True]
 
 
 def test_the_time_between_attempts_grows_up_to_a_limit(open_link: OpenLink) -> None:

@@ -107,7 +107,7 @@ def test_a_silent_subscription_is_given_up_and_made_anew(
     """A frozen server stands for one behind a cut cable: no error ever comes."""
     for name, seconds in (
         ("PING_S", 0.1),
-        ("SILENT_S", 0.6),
+        ("SILENT_S", 2.0),
         ("LISTEN_S", 0.05),
         ("RETRY_S", 0.05),
     ):
@@ -115,10 +115,10 @@ def test_a_silent_subscription_is_given_up_and_made_anew(
     server = start_redis()
     listen(open_link(StateSettings(url=server.url, timeout_s=0.3)))
     assert bell.wait_for(1)
-    time.sleep(1.5)
+    time.sleep(3.0)
     assert bell.rung == 1  # the pings were answered
     server.freeze()
-    time.sleep(1.0)
+    time.sleep(3.0)
     server.thaw()
     assert bell.wait_for(2)
 
