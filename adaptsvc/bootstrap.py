@@ -18,17 +18,19 @@ from adaptsvc.adapt.distributed import SINGLE, Ranks, start_from_environment
 from adaptsvc.clip.load import Clip, load
 from adaptsvc.clip.prompt import Prompt
 from adaptsvc.config import Settings
-from adaptsvc.learner import Learner
+from adaptsvc.learner import Learner, dismiss
 from adaptsvc.metrics import Observer
 from adaptsvc.publishing import Publisher, ensure_base, zero_shot_draft
 from adaptsvc.serving.encoder import Encoder, Runtime
 from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.serving.predictor import Predictor
+from adaptsvc.state import State, open_state
 from adaptsvc.streaming import open_log, retention
 from adaptsvc.versions.delta import Head
+from adaptsvc.versions.lease import held
 from adaptsvc.versions.manifest import Draft, Manifest
-from adaptsvc.versions.pointer import FilePointer
-from adaptsvc.versions.store import Version, VersionStore
+from adaptsvc.versions.pointer import Pointer
+from adaptsvc.versions.store import Store, Version
 from adaptsvc.worker import Parts, Worker
 
 log = logging.getLogger(__name__)
@@ -42,18 +44,25 @@ class Ready:
     clip: Clip
     prompt: Prompt
     encoder: Encoder
-    store: VersionStore
-    pointer: FilePointer
+    store: Store
+    pointer: Pointer
 
 
-def prepare(settings: Settings) -> Ready:
+def prepare(settings: Settings, state: State | None = None) -> Ready:
     """Load the model, export its base when missing, and make sure a version for these classes serves.
+
+    Args:
+        settings: of this process.
+        state: a worker's, which holds the lease; by default a person's, who needs none.
 
     Raises:
         ModelError: the model cannot be loaded or exported.
+        StateError: the shared state is out of reach, or this worker does not hold the lease.
     """
-    clip, prompt, encoder, store = _load(settings)
-    ready = Ready(clip, prompt, encoder, store, FilePointer(settings.pointer))
+    clip = _clip(settings)  # before anything is made on disk: it may not be there
+    state = state or open_state(settings)
+    prompt, encoder = _export(clip, settings, state.store)
+    ready = Ready(clip, prompt, encoder, state.store, state.pointer)
     _ensure_version(ready, settings)
     return ready
 
@@ -64,7 +73,8 @@ def zero_shot_predictor(settings: Settings) -> Predictor:
     Raises:
         ModelError: the model cannot be loaded or exported.
     """
-    clip, prompt, encoder, _ = _load(settings)
+    clip = _clip(settings)
+    prompt, encoder = _export(clip, settings, open_state(settings).store)
     draft, head = _zero_shot(clip, prompt, encoder, settings)
     manifest = Manifest.seal(draft, id=0, created_at=datetime.now(UTC), files={})
     return Predictor(encoder, Version(manifest, {}, head))
@@ -84,25 +94,34 @@ def run_worker(
     Raises:
         ModelError: the model cannot be loaded or exported.
         RanksError: another rank is gone.
+        LeaseLostError: another worker writes by now.
     """
     ranks = start_from_environment(environment, device=settings.learn.device)
     if ranks.rank == 0:
-        worker = build_worker(settings, observer, stop, ranks)
-        try:
-            worker.run()
-        finally:
-            worker.dismiss()
+        state = open_state(settings, observer, fenced=True)
+        with held(state.lease, stop, settings.state.lease_s / 3) as ours:
+            if ours:
+                _work(build_worker(settings, observer, stop, ranks=ranks, state=state))
+            else:
+                dismiss(ranks)
         return
-    clip, prompt, encoder, _ = _load(settings, str(ranks.device))
+    clip = _clip(settings, str(ranks.device))
+    prompt, encoder = _export(clip, settings, open_state(settings).store)
     Learner(clip, prompt, encoder, ranks).follow()
     ranks.close()
 
 
 def build_worker(
-    settings: Settings, observer: Observer, stop: threading.Event, ranks: Ranks = SINGLE
+    settings: Settings,
+    observer: Observer,
+    stop: threading.Event,
+    *,
+    ranks: Ranks = SINGLE,
+    state: State | None = None,
 ) -> Worker:
-    """A worker ready to run."""
-    ready = prepare(settings)
+    """A worker ready to run; without a state it is one that needs no lease."""
+    state = state or open_state(settings, observer)
+    ready = prepare(settings, state)
     runtime = Runtime(settings.serve.device, torch.get_num_threads())
     stream = open_log(settings)
     parts = Parts(
@@ -114,18 +133,32 @@ def build_worker(
         preprocess=ready.clip.preprocess,
         observer=observer,
         enforce_retention=retention(stream),
+        check_lease=state.lease.check if state.lease.token else _need_none,
     )
     return Worker(parts, settings, stop)
 
 
-def _load(settings: Settings, device: str = "") -> tuple[Clip, Prompt, Encoder, VersionStore]:
+def _work(worker: Worker) -> None:
+    try:
+        worker.run()
+    finally:
+        worker.dismiss()
+
+
+def _need_none() -> None:
+    return None
+
+
+def _clip(settings: Settings, device: str = "") -> Clip:
     if settings.learn.threads:
         torch.set_num_threads(settings.learn.threads)
-    clip = load(settings.model, device=device or settings.learn.device)
+    return load(settings.model, device=device or settings.learn.device)
+
+
+def _export(clip: Clip, settings: Settings, store: Store) -> tuple[Prompt, Encoder]:
     prompt = Prompt(clip, settings.classes, settings.prompt)
-    store = VersionStore(settings.store)
     runtime = Runtime(settings.serve.device, torch.get_num_threads())
-    return clip, prompt, build_encoder(ensure_base(clip, store), {}, runtime), store
+    return prompt, build_encoder(ensure_base(clip, store), {}, runtime)
 
 
 def _zero_shot(
@@ -147,7 +180,7 @@ def _ensure_version(ready: Ready, settings: Settings) -> None:
     log.info("version %d: %s, zero-shot, %d classes", manifest.id, draft.model, len(draft.classes))
 
 
-def _same_task(store: VersionStore, current: int, draft: Draft, head: Head) -> bool:
+def _same_task(store: Store, current: int, draft: Draft, head: Head) -> bool:
     """Whether a version goes back to this very zero-shot model: base, classes, prompt and text tower."""
     manifest = store.manifest(current)
     keys = ("classes", "prompt", "logit_scale")

@@ -14,8 +14,7 @@ from adaptsvc.errors import AdaptsvcError, ImageError
 from adaptsvc.images import ImageLimits, decode
 from adaptsvc.serving.encoder import Runtime
 from adaptsvc.serving.predictor import Predictor, build
-from adaptsvc.versions.pointer import FilePointer
-from adaptsvc.versions.store import VersionStore
+from adaptsvc.state import open_state
 
 TIMEOUT_S = 60.0
 
@@ -35,10 +34,10 @@ class Row:
 
 def current_predictor(settings: Settings) -> Predictor | None:
     """The version that serves, if there is one; torch is not needed for it."""
-    current = FilePointer(settings.pointer).read().version
+    state = open_state(settings)
+    store, current = state.store, state.lasting.read().version
     if current is None:
         return None
-    store = VersionStore(settings.store)
     version = store.load(current)
     base = store.base(version.manifest.base)
     return build(base, version, Runtime(settings.serve.device, settings.serve.threads))

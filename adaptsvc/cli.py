@@ -36,10 +36,9 @@ from adaptsvc.processes import (
     stop_on_signals,
     worker_command,
 )
+from adaptsvc.state import open_state
 from adaptsvc.streaming import open_log
 from adaptsvc.versions.manifest import Manifest
-from adaptsvc.versions.pointer import FilePointer
-from adaptsvc.versions.store import VersionStore
 from streams.errors import StreamError
 from streams.labels import label_messages, read_labels
 from streams.replay import file_messages, image_files, send
@@ -233,8 +232,8 @@ app.command("eval-stream", epilog=STREAM_EXAMPLE)(evaluate_stream)
 @versions.command("list", epilog="Example: adaptsvc versions list --json")
 def list_versions(as_json: AsJson = False) -> None:
     """Every version, and which serves."""
-    settings = _read()
-    store, current = VersionStore(settings.store), FilePointer(settings.pointer).read().version
+    state = open_state(_read())
+    store, current = state.store, state.pointer.read().version
     manifests = [store.manifest(version) for version in store.ids()]
     if as_json:
         listed = [{**m.model_dump(mode="json"), "serving": m.id == current} for m in manifests]
@@ -250,16 +249,16 @@ def list_versions(as_json: AsJson = False) -> None:
 @versions.command("show", epilog="Example: adaptsvc versions show 3")
 def show_version(version: int) -> None:
     """One version's manifest; every file of it is verified."""
-    manifest = VersionStore(_read().store).load(version).manifest
+    manifest = open_state(_read()).store.load(version).manifest
     typer.echo(manifest.model_dump_json(indent=1))
 
 
 @versions.command("activate", epilog="Example: adaptsvc versions activate 0")
 def activate(version: int) -> None:
     """Make a version serve; the next round starts from it."""
-    settings = _read()
-    VersionStore(settings.store).load(version)
-    FilePointer(settings.pointer).force(version)
+    state = open_state(_read())
+    state.store.share(version)
+    state.pointer.force(version)
     typer.echo(f"version {version} serves from now on")
 
 

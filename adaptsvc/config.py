@@ -7,9 +7,11 @@ YAML file named by ``ADAPTSVC_CONFIG``, the defaults. An unknown key anywhere is
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -106,6 +108,50 @@ class KafkaSection(_Section):
         ge=-1,
         description="Copies of topics made by `topics create`; -1 is the cluster's default.",
     )
+
+
+class StateSettings(_Section):
+    """Where pointer, versions and lease are, which all processes share."""
+
+    kind: Literal["file", "redis"] = Field(
+        "file", description="`file`: under `home`, for one machine; `redis`: for several."
+    )
+    url: str = Field(
+        "redis://127.0.0.1:6379/0", description="Of Redis, without credentials; `rediss://` is TLS."
+    )
+    username: str = Field("", description="User of Redis; empty is its default user.")
+    password: SecretStr = Field(SecretStr(""), description="Password of Redis; empty is none.")
+    ca_file: str = Field(
+        "", description="Certificate authorities for `rediss://` (PEM); empty is the system's."
+    )
+    prefix: str = Field(
+        "adaptsvc",
+        pattern=r"^[\w.-]+$",
+        description="Of every key in Redis; one per installation.",
+    )
+    timeout_s: float = Field(2.0, gt=0, le=60, description="Longest wait for Redis, per answer.")
+    lease_s: float = Field(
+        15.0, ge=1, description="A worker silent for so long loses the right to write (Redis)."
+    )
+    max_version_bytes: int = Field(
+        32 * 2**20,
+        ge=1,
+        le=512 * 2**20,
+        description="Largest version that goes to Redis, in bytes.",
+    )
+    max_base_bytes: int = Field(
+        512 * 2**20, ge=1, description="Largest base model that goes to Redis, in bytes."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("redis", "rediss") or not parts.hostname or parts.query:
+            raise ValueError("expected redis://HOST:PORT/DB or rediss://HOST:PORT/DB")
+        if parts.username or parts.password:
+            raise ValueError("expected no credentials; use state.username and state.password")
+        return url
 
 
 class StreamSettings(_Section):
@@ -287,6 +333,7 @@ class Settings(BaseSettings):
     )
     images: ImagesSettings = ImagesSettings()
     serve: ServeSettings = ServeSettings()
+    state: StateSettings = StateSettings()
     stream: StreamSettings = StreamSettings()
     learn: LearnSettings = LearnSettings()
     tune: TuneSettings = TuneSettings()
@@ -307,6 +354,16 @@ class Settings(BaseSettings):
     def pointer(self) -> Path:
         """The file that says which version serves."""
         return self.store / "CURRENT"
+
+    @property
+    def last_seen(self) -> Path:
+        """What the pointer said last, for a service that cannot ask."""
+        return self.store / "LAST_SEEN"
+
+    @property
+    def lease(self) -> Path:
+        """The file with the token of the worker that writes."""
+        return self.store / "WORKER"
 
     @property
     def stream_file(self) -> Path:
@@ -352,12 +409,17 @@ def read(**overrides: Any) -> Settings:
         return settings
     except ValidationError as exc:
         problems = [
-            f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}, got {error['input']!r}"
+            f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}, got {_shown(error['input'])}"
             for error in exc.errors(include_url=False)
         ]
         raise ConfigError("; ".join(problems)) from exc
     except (SettingsError, YAMLError, ValueError, OSError) as exc:
         raise ConfigError(f"the settings cannot be read: {exc}") from exc
+
+
+def _shown(value: object) -> str:
+    """A value for an error message, without the credentials of a URL."""
+    return re.sub(r"//[^/@]*@", "//***@", repr(value))
 
 
 def fields(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:

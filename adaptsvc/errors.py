@@ -13,8 +13,13 @@
     ├── VersionError            something about a model version
     │   ├── VersionNotFoundError
     │   ├── VersionCorruptError  a digest, schema or self-test does not hold
+    │   ├── VersionTooLargeError  it is over the cap of what all processes share
     │   ├── ForeignBaseError     the version was made for another base model
     │   └── PromotionConflictError  somebody else promoted first
+    ├── StateError              what all processes share was not read or written
+    │   ├── StateUnavailableError  nobody answers; whether a write was done is not known
+    │   ├── StateRefusedError    it answers, and says no
+    │   └── LeaseLostError       another worker writes; nothing was written
     ├── ObjectiveError          an objective was given shapes or values it cannot use
     │   └── NonFiniteStepError  a step produced NaN or Inf and was undone
     ├── RanksError              the processes that learn together cannot start or lost one another
@@ -101,12 +106,40 @@ class VersionCorruptError(VersionError):
     """A digest, the schema or the self-test of a version does not hold."""
 
 
+class VersionTooLargeError(VersionError):
+    """The version, or its base, is over a cap of the shared state."""
+
+
 class ForeignBaseError(VersionError):
     """The version was made for a base model that is not the one at hand."""
 
 
 class PromotionConflictError(VersionError):
     """The version's parent is no longer the current version."""
+
+
+class StateError(AdaptsvcError):
+    """What the processes of an installation share was not read or written."""
+
+
+class StateUnavailableError(StateError):
+    """Nobody answers; whether a write was done is not known."""
+
+
+class StateRefusedError(StateError):
+    """It answers, and says no."""
+
+
+class LeaseLostError(StateError):
+    """Another worker holds the lease, or nobody; nothing was written.
+
+    Attributes:
+        token: the fencing token of the writer; 0 when it holds none.
+    """
+
+    def __init__(self, message: str, token: int) -> None:
+        super().__init__(message)
+        self.token = token
 
 
 class ObjectiveError(AdaptsvcError):

@@ -37,7 +37,7 @@ from adaptsvc.trust.guard import (
 )
 from adaptsvc.types import Float32, Float64, UInt8
 from adaptsvc.versions.manifest import Calibration, OodRule
-from adaptsvc.versions.store import Version, VersionStore
+from adaptsvc.versions.store import Store, Version
 
 Targets: TypeAlias = npt.NDArray[np.int64]
 EMBED_BATCH = 32
@@ -121,7 +121,7 @@ class Examiner:
         settings: the worker's.
     """
 
-    def __init__(self, store: VersionStore, runtime: Runtime, settings: Settings) -> None:
+    def __init__(self, store: Store, runtime: Runtime, settings: Settings) -> None:
         self._store = store
         self._runtime = runtime
         self._settings = settings

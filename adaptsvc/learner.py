@@ -167,8 +167,7 @@ class Learner:
 
     def dismiss(self) -> None:
         """Tell the ranks that follow that there are no more rounds."""
-        self._ranks.broadcast(None)
-        self._ranks.close()
+        dismiss(self._ranks)
 
     def _round(self, job: dict[str, Any], between_steps: Callable[[], None]) -> Candidate:
         """The same steps on every rank, each on its share of every batch."""
@@ -288,3 +287,9 @@ def batches(count: int, size: int, steps: int, generator: Generator) -> Iterator
             pending = torch.cat([pending, torch.randperm(count, generator=generator)])
         yield pending[:size]
         pending = pending[size:]
+
+
+def dismiss(ranks: Ranks) -> None:
+    """Tell the ranks that follow that there are no more rounds."""
+    ranks.broadcast(None)
+    ranks.close()

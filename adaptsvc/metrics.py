@@ -61,6 +61,9 @@ class Observer:
     def checkpointed(self, at_s: float) -> None:
         """A checkpoint was written, at that Unix time."""
 
+    def state_reached(self, reached: bool) -> None:
+        """The shared state went out of reach, or is back."""
+
 
 class PrometheusObserver(Observer):
     """Writes the metrics of docs/metrics.md.
@@ -74,6 +77,7 @@ class PrometheusObserver(Observer):
         self._serving(registry)
         self._learning(registry)
         self._judging(registry)
+        self._sharing(registry)
 
     def _serving(self, registry: CollectorRegistry) -> None:
         self._predictions = Counter(
@@ -178,6 +182,20 @@ class PrometheusObserver(Observer):
             registry=registry,
         )
 
+    def _sharing(self, registry: CollectorRegistry) -> None:
+        self._state_up = Gauge(
+            f"{PREFIX}_state_up",
+            "1 while the shared state answers (files always do), 0 while it does not.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self._state_up.set(1)
+        self._outages = Counter(
+            f"{PREFIX}_state_outages_total",
+            "Times the shared state stopped answering, per process.",
+            registry=registry,
+        )
+
     @staticmethod
     def _gauge(name: str, text: str, registry: CollectorRegistry) -> Gauge:
         return Gauge(f"{PREFIX}_{name}", text, registry=registry, multiprocess_mode="mostrecent")
@@ -236,3 +254,9 @@ class PrometheusObserver(Observer):
     def checkpointed(self, at_s: float) -> None:
         """A checkpoint was written, at that Unix time."""
         self._checkpoint.set(at_s)
+
+    def state_reached(self, reached: bool) -> None:
+        """The shared state went out of reach, or is back."""
+        self._state_up.set(1 if reached else 0)
+        if not reached:
+            self._outages.inc()

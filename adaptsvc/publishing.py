@@ -23,7 +23,7 @@ from adaptsvc.types import Float32, Tensors
 from adaptsvc.versions.delta import Head
 from adaptsvc.versions.manifest import Calibration, Draft, OodRule
 from adaptsvc.versions.pointer import Pointer
-from adaptsvc.versions.store import Base, VersionStore
+from adaptsvc.versions.store import Base, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Publisher:
     """
 
     def __init__(
-        self, store: VersionStore, pointer: Pointer, runtime: Runtime, settings: Settings
+        self, store: Store, pointer: Pointer, runtime: Runtime, settings: Settings
     ) -> None:
         self._store = store
         self._pointer = pointer
@@ -136,7 +136,7 @@ def _same(first: Tensors, second: Tensors) -> bool:
     )
 
 
-def ensure_base(clip: Clip, store: VersionStore) -> Base:
+def ensure_base(clip: Clip, store: Store) -> Base:
     """The base model of a CLIP, exported when it is not in the store yet."""
     found = store.find_base(clip.fingerprint)
     return found or store.add_base(lambda directory: export_base(clip, directory))

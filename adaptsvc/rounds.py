@@ -16,7 +16,12 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from adaptsvc.config import Settings
-from adaptsvc.errors import NonFiniteStepError, ParityError, PromotionConflictError
+from adaptsvc.errors import (
+    NonFiniteStepError,
+    ParityError,
+    PromotionConflictError,
+    VersionTooLargeError,
+)
 from adaptsvc.evidence import Evidence, RoundContext, guard_limits
 from adaptsvc.intake import Intake
 from adaptsvc.learner import Candidate, Learner
@@ -27,7 +32,7 @@ from adaptsvc.trust.patience import Action, Patience, PatienceLimits, after
 from adaptsvc.trust.patience import Outcome as Trial
 from adaptsvc.tuner import Start, Tuner
 from adaptsvc.versions.pointer import Pointer
-from adaptsvc.versions.store import VersionStore
+from adaptsvc.versions.store import Store
 
 log = logging.getLogger(__name__)
 Kind: TypeAlias = Literal["images", "labels"]
@@ -42,7 +47,7 @@ class StopRound(Exception):  # noqa: N818 - a signal, not an error
 class Parts:
     """What a round works with."""
 
-    store: VersionStore
+    store: Store
     pointer: Pointer
     learner: Learner
     publisher: Publisher
@@ -124,6 +129,8 @@ class Rounds:
 
         Raises:
             StopRound: `between_steps` says so; nothing has changed.
+            StateError: the shared state does not answer, or this worker may not write. The counts stay, so
+                the round is due again; if it was its last step that got no answer, its version may serve.
         """
         started = time.perf_counter()
         distrust = self._distrust(intake)
@@ -177,7 +184,7 @@ class Rounds:
             candidate = self._candidate(kind, intake, context)
             self._between_steps()
             decision = self._parts.publisher.decide(self._parts.learner, candidate, context)
-        except (NonFiniteStepError, ParityError) as exc:
+        except (NonFiniteStepError, ParityError, VersionTooLargeError) as exc:
             log.error("the round failed: %s; the serving version stays", exc)
             return "failed", parent, (str(exc),), None
         return decision.outcome, decision.version, decision.reasons, decision.evidence

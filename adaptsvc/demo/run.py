@@ -37,9 +37,9 @@ from adaptsvc.processes import (
     stop_all,
     worker_command,
 )
+from adaptsvc.state import open_state
 from adaptsvc.streaming import open_log
-from adaptsvc.versions.pointer import FilePointer
-from adaptsvc.versions.store import VersionStore
+from adaptsvc.versions.pointer import Pointer
 from streams.message import NewMessage
 
 STREAMED, HELD_OUT = 1280, 1000
@@ -181,7 +181,7 @@ def _measure(stage: Stage, what: str) -> None:
 def _record(stage: Stage, advance: Callable[[int], None]) -> None:
     replies = stage.visitor.classify_all(stage.scene.held_out, advance)
     scores = score(stage.scene.held_out, replies)
-    manifest = VersionStore(stage.settings.store).manifest(scores.version)
+    manifest = open_state(stage.settings).store.manifest(scores.version)
     stage.journal.learned[scores.version] = sum(manifest.offsets.values())
     stage.journal.scores.append(scores)
 
@@ -191,7 +191,7 @@ def _stream_and_watch(stage: Stage, children: list[Child]) -> None:
     sent = _Feeder(stage)
     sent.start()
     deadline = time.monotonic() + LEARN_TIMEOUT_S
-    pointer = FilePointer(stage.settings.pointer)
+    pointer = open_state(stage.settings).pointer
     serving, turn = stage.journal.scores[0].version, 0
     table = live_table(stage.journal, serving, 0, STREAMED)
     terminal = stage.console.is_terminal  # elsewhere each new version is printed once
@@ -213,7 +213,7 @@ def _stream_and_watch(stage: Stage, children: list[Child]) -> None:
     sent.join()
 
 
-def _learned_all(stage: Stage, pointer: FilePointer) -> bool:
+def _learned_all(stage: Stage, pointer: Pointer) -> bool:
     """Whether the version that serves was made after the last full round of the stream."""
     current = pointer.read().version
     read = stage.journal.learned.get(current, 0) if current is not None else 0
@@ -242,7 +242,7 @@ class _Feeder(threading.Thread):
 
 
 def _finish(stage: Stage, out: Path, keep: bool) -> dict[str, Any]:
-    current = FilePointer(stage.settings.pointer).read().version
+    current = open_state(stage.settings).pointer.read().version
     if stage.journal.scores[-1].version != current:
         _measure(stage, "final version")
     summary = stage.journal.summary()

@@ -22,7 +22,7 @@ from adaptsvc.serving.live import Live
 from adaptsvc.serving.predictor import Predictor
 from adaptsvc.serving.requests import RequestError, RequestLimits, Upload, read_images
 from adaptsvc.serving.schemas import Classified, ErrorBody, Model, Problem, Result, VersionSummary
-from adaptsvc.versions.store import VersionStore
+from adaptsvc.versions.store import Store
 
 RETRY_AFTER_S = "1"
 TOP_K = 5
@@ -141,7 +141,7 @@ def serving(live: Live) -> Predictor:
 
 def create_app(
     live: Live,
-    store: VersionStore,
+    store: Store,
     *,
     classifier: Classifier,
     computing: Computing,

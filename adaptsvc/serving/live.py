@@ -13,17 +13,49 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Protocol
 
 from adaptsvc.errors import AdaptsvcError
 from adaptsvc.metrics import Observer
 from adaptsvc.serving.encoder import Runtime
 from adaptsvc.serving.predictor import Predictor, build
 from adaptsvc.versions.pointer import Current, Pointer
-from adaptsvc.versions.store import VersionStore
+from adaptsvc.versions.store import Store
 
 log = logging.getLogger(__name__)
 SWAP_NICENESS = 5  # 19 starves the swap while requests keep the cores busy; see docs/benchmarks.md
 RETRY_S = 10.0
+
+
+class Waits(Protocol):
+    """What the thread that follows the pointer waits on; a `threading.Event` will do."""
+
+    def wait(self, timeout: float) -> bool:
+        """Wait so many seconds at most; true when it is time to stop."""
+        ...
+
+
+class Alarm:
+    """A wait that can be cut short, for one more look at the pointer or for good."""
+
+    def __init__(self) -> None:
+        self._rung = threading.Event()
+        self._stopped = False
+
+    def wait(self, timeout: float) -> bool:
+        """See `Waits`."""
+        self._rung.wait(timeout)
+        self._rung.clear()
+        return self._stopped
+
+    def ring(self) -> None:
+        """Have a look now."""
+        self._rung.set()
+
+    def stop(self) -> None:
+        """No more looks."""
+        self._stopped = True
+        self._rung.set()
 
 
 class Live:
@@ -39,7 +71,7 @@ class Live:
 
     def __init__(
         self,
-        store: VersionStore,
+        store: Store,
         pointer: Pointer,
         runtime: Runtime,
         *,
@@ -51,7 +83,7 @@ class Live:
         self._runtime = runtime
         self._observer = observer
         self._clock = clock
-        self._handled = -1  # the sequence last acted on, well or not
+        self._handled = Current(None, -1)  # what was last acted on, well or not
         self._retry_at = float("inf")
         self._replaced = False  # a predictor was let go of; its memory can be given back
         self.current: Predictor | None = None
@@ -68,15 +100,15 @@ class Live:
         except (AdaptsvcError, OSError) as exc:
             self._refuse(f"the version pointer cannot be read: {exc}")
             return
-        due = wanted.sequence != self._handled or self._clock() >= self._retry_at
+        due = wanted != self._handled or self._clock() >= self._retry_at
         serving = self.current
         if serving is not None and serving.manifest.id == wanted.version:
-            self._handled, self._retry_at, self.refusal = wanted.sequence, float("inf"), None
+            self._handled, self._retry_at, self.refusal = wanted, float("inf"), None
         elif wanted.version is not None and due:
-            self._handled, self._retry_at = wanted.sequence, float("inf")
+            self._handled, self._retry_at = wanted, float("inf")
             self._swap(wanted)
 
-    def follow(self, stop: threading.Event, interval_s: float) -> None:
+    def follow(self, stop: Waits, interval_s: float) -> None:
         """Poll until told to stop; runs in a thread of its own, at a lower priority."""
         if self._runtime.threads == 1:  # a session's own threads would inherit the priority
             _lower_priority()

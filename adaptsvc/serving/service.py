@@ -18,10 +18,10 @@ from adaptsvc.images import ImageLimits
 from adaptsvc.metrics import PrometheusObserver
 from adaptsvc.serving.app import Classifier, Computing, create_app
 from adaptsvc.serving.encoder import Runtime
-from adaptsvc.serving.live import Live
+from adaptsvc.serving.live import Alarm, Live
 from adaptsvc.serving.requests import RequestLimits
-from adaptsvc.versions.pointer import FilePointer
-from adaptsvc.versions.store import VersionStore
+from adaptsvc.state import open_state
+from adaptsvc.versions.store import Store
 
 log = logging.getLogger(__name__)
 mounted = FastAPI(openapi_url=None)
@@ -35,20 +35,21 @@ class Adaptsvc:
     def __init__(self) -> None:
         settings = config.read()
         logging.getLogger("adaptsvc").setLevel(settings.log_level)
-        store = VersionStore(settings.store)
         observer = PrometheusObserver(REGISTRY)
+        state = open_state(settings, observer)
         runtime = Runtime(settings.serve.device, settings.serve.threads)
-        self._live = Live(store, FilePointer(settings.pointer), runtime, observer=observer)
-        self._stop = threading.Event()
+        self._live = Live(state.store, state.lasting, runtime, observer=observer)
+        self._alarm = Alarm()
         self._follower = threading.Thread(
             target=self._live.follow,
-            args=(self._stop, settings.serve.poll_interval_s),
+            args=(self._alarm, settings.serve.poll_interval_s),
             name="follow-pointer",
             daemon=True,
         )
-        mounted.mount("/", application(settings, store, self._live, observer))
+        mounted.mount("/", application(settings, state.store, self._live, observer))
         self._live.poll()
         self._follower.start()
+        self._unwatch = state.watch(self._alarm.ring)
 
     def __is_alive__(self) -> bool:
         """The thread that follows the pointer still runs."""
@@ -61,12 +62,13 @@ class Adaptsvc:
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
         """Stop following."""
-        self._stop.set()
+        self._unwatch()
+        self._alarm.stop()
         self._follower.join(timeout=10)
 
 
 def application(
-    settings: Settings, store: VersionStore, live: Live, observer: PrometheusObserver
+    settings: Settings, store: Store, live: Live, observer: PrometheusObserver
 ) -> FastAPI:
     """The /v1 application with these settings."""
     images, serve = settings.images, settings.serve

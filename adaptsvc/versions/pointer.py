@@ -1,13 +1,14 @@
 """Which version serves: the only mutable thing in the store. It knows nothing of versions.
 
-Promotion is compare-and-set: it succeeds only while the version it was learned from still serves.
+Promotion is compare-and-set: it succeeds only while the version it was learned from still serves, and only
+for the worker that holds the lease.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,14 @@ class Pointer(Protocol):
 
         Raises:
             PromotionConflictError: something else serves.
+            LeaseLostError: this writer needs a lease, and does not hold it.
+        """
+        ...
+
+    def force(self, version: int) -> Current:
+        """Move to `version` from wherever it is, even from what cannot be read: a person's word.
+
+        The sequence is above any before.
         """
         ...
 
@@ -51,10 +60,12 @@ class FilePointer:
 
     Args:
         path: its folder exists.
+        fence: raises when this writer may not promote; by default every writer may.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, fence: Callable[[], None] = lambda: None) -> None:
         self._path = path
+        self._fence = fence
 
     def read(self) -> Current:
         """What serves now.
@@ -66,29 +77,19 @@ class FilePointer:
             data = self._path.read_bytes()
         except FileNotFoundError:
             return Current(None, 0)
-        try:
-            content = json.loads(data)
-            return Current(int(content["version"]), int(content["sequence"]))
-        except (ValueError, KeyError, TypeError, OverflowError) as exc:
-            raise VersionCorruptError(
-                f"{self._path} holds {data[:60]!r}, expected a version and a sequence; "
-                "run 'adaptsvc versions activate N'"
-            ) from exc
+        return parse(data, str(self._path))
 
     def compare_and_set(self, expected: int | None, version: int) -> Current:
         """Move from `expected` to `version`; see `Pointer`."""
         with self._locked():
             before = self.read()
+            self._fence()
             if before.version != expected:
-                raise PromotionConflictError(
-                    f"version {version} was made from version {expected}, but {before.version} serves "
-                    "by now; make it again from that one",
-                    version,
-                )
+                raise conflict(expected, version, before.version)
             return self._write(Current(version, before.sequence + 1))
 
     def force(self, version: int) -> Current:
-        """Move to `version` from wherever it is, even from an unreadable file."""
+        """Move to `version`; see `Pointer`."""
         with self._locked():
             try:
                 sequence = self.read().sequence
@@ -97,8 +98,7 @@ class FilePointer:
             return self._write(Current(version, sequence + 1))
 
     def _write(self, current: Current) -> Current:
-        content = {"version": current.version, "sequence": current.sequence}
-        write_atomic(self._path, json.dumps(content).encode())
+        write_atomic(self._path, dump(current))
         return current
 
     @contextmanager
@@ -106,3 +106,38 @@ class FilePointer:
         with self._path.with_name(f".{self._path.name}.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def dump(current: Current) -> bytes:
+    """A pointer as JSON."""
+    return json.dumps({"version": current.version, "sequence": current.sequence}).encode()
+
+
+def parse(data: bytes, where: str) -> Current:
+    """A pointer from its JSON.
+
+    Raises:
+        VersionCorruptError: it is none; the message names `where` it was.
+    """
+    try:
+        content = json.loads(data)
+        return Current(int(content["version"]), int(content["sequence"]))
+    except (ValueError, KeyError, TypeError, OverflowError) as exc:
+        raise corrupt(data, where) from exc
+
+
+def corrupt(data: bytes, where: str) -> VersionCorruptError:
+    """What a reader of something that is no pointer is told."""
+    return VersionCorruptError(
+        f"{where} holds {data[:60]!r}, expected a version and a sequence; "
+        "run 'adaptsvc versions activate N'"
+    )
+
+
+def conflict(expected: int | None, version: int, serving: int | None) -> PromotionConflictError:
+    """What a writer that was overtaken is told."""
+    return PromotionConflictError(
+        f"version {version} was made from version {expected}, but {serving} serves "
+        "by now; make it again from that one",
+        version,
+    )

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from uuid import uuid4
 
 from adaptsvc.errors import ForeignBaseError, VersionCorruptError, VersionNotFoundError
@@ -81,19 +82,46 @@ class Version:
     head: Head
 
 
+class Store(Protocol):
+    """Where versions are; `VersionStore` says what each method does."""
+
+    @property
+    def root(self) -> Path:
+        """The folder on this machine."""
+        ...
+
+    def add_base(self, export: Callable[[Path], None]) -> Base: ...
+    def find_base(self, fingerprint: str) -> Base | None: ...
+    def base(self, digest: str) -> Base: ...
+    def discard_base(self, digest: str) -> None: ...
+    def publish(self, draft: Draft, delta: Tensors, head: Head) -> Manifest: ...
+    def refuse(self, draft: Draft, delta: Tensors, head: Head, reasons: Sequence[str]) -> Path: ...
+    def refused(self) -> list[Path]: ...
+    def ids(self) -> list[int]: ...
+    def manifest(self, version: int) -> Manifest: ...
+    def load(self, version: int) -> Version: ...
+    def share(self, version: int) -> None: ...
+
+
 class VersionStore:
     """Versions in a folder.
 
     Args:
         root: created when missing.
         clock: for `created_at`.
+        fence: raises when this writer may not publish; by default every writer may.
     """
 
     def __init__(
-        self, root: Path, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        root: Path,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        fence: Callable[[], None] = lambda: None,
     ) -> None:
         self.root = root
         self._clock = clock
+        self._fence = fence
         self._bases: dict[str, Base] = {}
         for name in ("base", "versions", "refused"):
             (root / name).mkdir(parents=True, exist_ok=True)
@@ -142,23 +170,81 @@ class VersionStore:
             with staging(self.root / "base") as content:
                 (self.root / "base" / digest).rename(content / digest)
 
-    def publish(self, draft: Draft, delta: Tensors, head: Head) -> Manifest:
-        """Store a version under the next free id; it is complete or not there at all."""
+    def publish(
+        self,
+        draft: Draft,
+        delta: Tensors,
+        head: Head,
+        *,
+        next_id: Callable[[], int] | None = None,
+    ) -> Manifest:
+        """Store a version under the next free id; it is complete or not there at all.
+
+        Args:
+            draft: what it says of itself.
+            delta: what it changes of the base.
+            head: its class head.
+            next_id: gives an id to try, another one each time; by default one above the newest here.
+
+        Raises:
+            LeaseLostError: this writer needs a lease, and does not hold it.
+        """
         with staging(self.root / "versions") as content:
             files = _write_tensors(content, delta, head)
             while True:
-                version = max(self.ids(), default=-1) + 1
+                version = next_id() if next_id else max(self.ids(), default=-1) + 1
                 manifest = Manifest.seal(draft, id=version, created_at=self._clock(), files=files)
                 write_atomic(content / MANIFEST, manifest.model_dump_json(indent=1).encode())
                 sync_tree(content)
-                try:
-                    content.rename(self._directory(version))
-                except OSError:
-                    if self._directory(version).exists():  # another writer was faster
-                        continue
-                    raise
-                sync_directory(self.root / "versions")
-                return manifest
+                self._fence()
+                if self._put_in_place(content, version):
+                    return manifest
+
+    def take(self, version: int, files: Mapping[str, bytes]) -> None:
+        """Store a version that was published elsewhere, verified, in place of what is here under its id.
+
+        Args:
+            version: its id.
+            files: their content by name.
+
+        Raises:
+            VersionCorruptError: a file is missing or altered; nothing was stored.
+        """
+        manifest = parse(str(files.get(MANIFEST, b""), errors="replace"), version)
+        for name in (DELTA, HEAD):
+            _check(manifest, name, files.get(name, b""))
+        with staging(self.root / "versions") as content:
+            for name in (DELTA, HEAD, MANIFEST):
+                (content / name).write_bytes(files[name])
+            sync_tree(content)
+            while not self._put_in_place(content, version):
+                self.drop(version)
+
+    def files(self, version: int) -> dict[str, bytes]:
+        """The content of a version's files by name, not verified; empty when it is not here."""
+        try:
+            return {
+                name: (self._directory(version) / name).read_bytes()
+                for name in (DELTA, HEAD, MANIFEST)
+            }
+        except FileNotFoundError:
+            return {}
+
+    def drop(self, version: int) -> None:
+        """Delete a version, at once or not at all; nothing happens when it is not here."""
+        with staging(self.root / "versions") as aside, suppress(FileNotFoundError):
+            self._directory(version).rename(aside / "dropped")
+
+    def _put_in_place(self, content: Path, version: int) -> bool:
+        """Rename a complete folder to a version's; False when there is one already."""
+        try:
+            content.rename(self._directory(version))
+        except OSError:
+            if self._directory(version).exists():  # another writer was faster
+                return False
+            raise
+        sync_directory(self.root / "versions")
+        return True
 
     def refuse(self, draft: Draft, delta: Tensors, head: Head, reasons: Sequence[str]) -> Path:
         """Keep a candidate the guard refused, with its reasons; the oldest of many go."""
@@ -227,6 +313,14 @@ class VersionStore:
             Head.from_bytes(content[HEAD], version),
         )
 
+    def share(self, version: int) -> None:
+        """Verify a version; whoever sees this folder has it.
+
+        Raises:
+            VersionError: as `load`.
+        """
+        self.load(version)
+
     def _verified(self, manifest: Manifest, name: str) -> bytes:
         path = self._directory(manifest.id) / name
         try:
@@ -235,13 +329,7 @@ class VersionStore:
             raise VersionCorruptError(
                 f"{name} of version {manifest.id} is missing; activate another version", manifest.id
             ) from exc
-        found, expected = hashlib.sha256(data).hexdigest(), manifest.files.get(name)
-        if found != expected:
-            raise VersionCorruptError(
-                f"{name} of version {manifest.id} was altered or cut: {len(data)} bytes with SHA-256 "
-                f"{found[:12]}, the manifest says {str(expected)[:12]}; activate another version",
-                manifest.id,
-            )
+        _check(manifest, name, data)
         return data
 
     def _directory(self, version: int) -> Path:
@@ -267,6 +355,16 @@ class VersionStore:
             swap=description["swap"],
             swappable=frozenset(description["swappable"]),
             preprocess=Preprocess.from_json(description["preprocess"]),
+        )
+
+
+def _check(manifest: Manifest, name: str, data: bytes) -> None:
+    found, expected = hashlib.sha256(data).hexdigest(), manifest.files.get(name)
+    if found != expected:
+        raise VersionCorruptError(
+            f"{name} of version {manifest.id} was altered or cut: {len(data)} bytes with SHA-256 "
+            f"{found[:12]}, the manifest says {str(expected)[:12]}; activate another version",
+            manifest.id,
         )
 
 

@@ -32,6 +32,15 @@ OUT_OF_RANGE = [
     ("GUARD__CONFIDENT_SHARE", "0", "guard.confident_share", "greater than 0"),
     ("OOD__ACCEPTED", "1", "ood.accepted", "less than 1"),
     ("OOD__SCORE", "odin", "ood.score", "'msp'"),
+    ("STATE__KIND", "etcd", "state.kind", "'file' or 'redis'"),
+    ("STATE__URL", "http://host", "state.url", "expected redis://HOST:PORT/DB"),
+    ("STATE__URL", "redis://", "state.url", "expected redis://HOST:PORT/DB"),
+    ("STATE__URL", "redis://host?db=1", "state.url", "expected redis://HOST:PORT/DB"),
+    ("STATE__PREFIX", "a:b", "state.prefix", "should match"),
+    ("STATE__PREFIX", "", "state.prefix", "should match"),
+    ("STATE__TIMEOUT_S", "0", "state.timeout_s", "greater than 0"),
+    ("STATE__LEASE_S", "0.5", "state.lease_s", "greater than or equal to 1"),
+    ("STATE__MAX_VERSION_BYTES", "0", "state.max_version_bytes", "greater than or equal to 1"),
     ("CLASSES", '["one"]', "classes", "at least 2"),
     ("LOG_LEVEL", "LOUD", "log_level", "'DEBUG'"),
 ]
@@ -173,9 +182,16 @@ def test_home_expands_and_holds_everything_that_is_written(
     monkeypatch.setenv("HOME", str(tmp_path))
     assert read().home == tmp_path / ".adaptsvc"
     found = read(home=Path("~/elsewhere"))
-    paths = [found.store, found.pointer, found.stream_file, found.checkpoint]
+    paths = [
+        found.store,
+        found.pointer,
+        found.lease,
+        found.last_seen,
+        found.stream_file,
+        found.checkpoint,
+    ]
     assert all(path.is_relative_to(tmp_path / "elsewhere") for path in paths)
-    assert len(set(paths)) == 4
+    assert len(set(paths)) == 6
     monkeypatch.chdir(tmp_path)
     assert read(home=Path("here")).home == tmp_path / "here"
 
@@ -227,3 +243,18 @@ def test_defaults_of_every_section_are_within_their_own_ranges() -> None:
         if isinstance(section.default, BaseModel):
             again = type(section.default).model_validate(section.default.model_dump())
             assert again == section.default
+
+
+def test_a_password_in_the_url_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADAPTSVC_STATE__URL", "redis://eve:hidden@host:6379/0")
+    with pytest.raises(ConfigError, match=r"use state\.username and state\.password") as raised:
+        read()
+    assert "hidden" not in str(raised.value)
+    assert "redis://***@host:6379/0" in str(raised.value)
+
+
+def test_the_password_is_not_shown_by_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADAPTSVC_STATE__PASSWORD", "hidden")
+    found = read()
+    assert found.state.password.get_secret_value() == "hidden"
+    assert "hidden" not in repr(found) + str(found) + found.model_dump_json()

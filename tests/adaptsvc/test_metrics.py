@@ -89,6 +89,10 @@ EVENTS: dict[str, tuple[Callable[[Observer], None], list[Change]]] = {
         lambda observer: observer.checkpointed(1e9),
         [("adaptsvc_checkpoint_timestamp_seconds", {}, 1e9)],
     ),
+    "state_reached": (
+        lambda observer: observer.state_reached(False),
+        [("adaptsvc_state_up", {}, 0), ("adaptsvc_state_outages_total", {}, 1)],
+    ),
 }
 every_event = pytest.mark.parametrize("event", EVENTS)
 
@@ -195,3 +199,13 @@ def test_importing_registers_nothing() -> None:
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_state_is_up_until_it_is_said_to_be_gone_and_again_when_it_is_back() -> None:
+    registry = CollectorRegistry()
+    observer = PrometheusObserver(registry)
+    assert registry.get_sample_value("adaptsvc_state_up") == 1
+    observer.state_reached(False)
+    observer.state_reached(True)
+    assert registry.get_sample_value("adaptsvc_state_up") == 1
+    assert registry.get_sample_value("adaptsvc_state_outages_total") == 1

@@ -22,7 +22,7 @@ from adaptsvc.serving.encoder import Runtime
 from adaptsvc.serving.predictor import Predictor, build
 from adaptsvc.trust.patience import Patience
 from adaptsvc.types import Float32, UInt8
-from adaptsvc.versions.store import Version, VersionStore
+from adaptsvc.versions.store import Store, Version, VersionStore
 from streams.log import MemoryLog
 from streams.topics import load_topics
 
@@ -111,7 +111,7 @@ def coloured(count: int = 16) -> tuple[LabeledSample, ...]:
     )
 
 
-def loaded(store: VersionStore, version: int) -> tuple[Version, Predictor]:
+def loaded(store: Store, version: int) -> tuple[Version, Predictor]:
     """From disk alone, as another process has it."""
     fresh = VersionStore(store.root)
     found = fresh.load(version)
@@ -125,7 +125,7 @@ def embeddings(learner: Learner, samples: tuple[LabeledSample, ...]) -> Float32:
     return found
 
 
-def bases(store: VersionStore) -> set[str]:
+def bases(store: Store) -> set[str]:
     return {path.name for path in (store.root / "base").iterdir()}
 
 

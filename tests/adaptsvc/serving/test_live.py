@@ -14,12 +14,12 @@ from adaptsvc.config import Settings
 from adaptsvc.metrics import Observer
 from adaptsvc.serving import live as live_module
 from adaptsvc.serving.encoder import Runtime, build
-from adaptsvc.serving.live import Live
+from adaptsvc.serving.live import Alarm, Live
 from adaptsvc.serving.predictor import describe_self_test
 from adaptsvc.types import Tensors, UInt8
 from adaptsvc.versions.delta import Head
 from adaptsvc.versions.manifest import Draft, Manifest
-from adaptsvc.versions.pointer import FilePointer
+from adaptsvc.versions.pointer import Current, FilePointer, dump
 from adaptsvc.versions.store import VersionStore
 
 
@@ -39,6 +39,7 @@ class Fixture:
     """A store with version 0, a pointer at it, and a live that serves it."""
 
     def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self.store = VersionStore(settings.store)
         self.pointer = FilePointer(settings.pointer)
         self.observer = Recorder()
@@ -226,6 +227,39 @@ def test_the_following_thread_takes_a_new_version_by_itself(fixture: Fixture) ->
     stop.set()
     thread.join()
     assert arrived
+
+
+def test_an_alarm_makes_the_following_thread_look_before_it_is_time(fixture: Fixture) -> None:
+    alarm = Alarm()
+    thread = threading.Thread(target=fixture.live.follow, args=(alarm, 600))
+    thread.start()
+    version = fixture.publish().id
+    fixture.pointer.compare_and_set(0, version)
+    alarm.ring()
+    arrived = _within(10.0, lambda: fixture.serving == version)
+    alarm.stop()
+    thread.join(timeout=10)
+    assert arrived
+    assert not thread.is_alive()
+
+
+def test_a_stopped_alarm_does_not_let_anybody_wait_again() -> None:
+    alarm = Alarm()
+    alarm.stop()
+    alarm.ring()
+    assert [alarm.wait(600), alarm.wait(0.01)] == [True, True]
+
+
+@pytest.mark.parametrize("tiny_directory", ["vit"], indirect=True)
+def test_another_version_under_the_same_sequence_is_taken(fixture: Fixture) -> None:
+    """A shared state that was set back counts again from an earlier number."""
+    first, second = fixture.publish().id, fixture.publish(shift=0.2).id
+    fixture.pointer.compare_and_set(0, first)
+    fixture.live.poll()
+    sequence = fixture.pointer.read().sequence
+    fixture.settings.pointer.write_bytes(dump(Current(second, sequence)))
+    fixture.live.poll()
+    assert fixture.serving == second
 
 
 def _within(seconds: float, holds: Callable[[], bool]) -> bool:

@@ -20,25 +20,21 @@ from hypothesis import strategies as st
 
 from adaptsvc.errors import ForeignBaseError, VersionCorruptError, VersionNotFoundError
 from adaptsvc.types import Tensors
-from adaptsvc.versions.delta import Head, to_bytes
+from adaptsvc.versions.delta import to_bytes
+from adaptsvc.versions.lease import FileLease
 from adaptsvc.versions.manifest import Draft
 from adaptsvc.versions.store import BASE_FILES, REFUSED_KEPT, TUNED, Base, VersionStore
+from tests.adaptsvc.versions.contract_store import (
+    DELTA,
+    StoreBench,
+    StoreContract,
+    bits,
+    head_bits,
+)
 from tests.adaptsvc.versions.examples import HEX, PREPROCESS, draft, exporter, head
 
 VERSION_FILES = ("delta.safetensors", "head.safetensors", "manifest.json")
 START = datetime(2026, 5, 4, tzinfo=UTC)
-DELTA: Tensors = {
-    "norm.weight": np.linspace(0, 1, 5, dtype=np.float32),
-    "norm.bias": np.array([-0.0, 1e-45, 3e38, 1, 2], np.float32),
-}
-
-
-def bits(tensors: Tensors) -> dict[str, bytes]:
-    return {name: tensor.tobytes() for name, tensor in tensors.items()}
-
-
-def head_bits(value: Head) -> dict[str, bytes]:
-    return bits({name: getattr(value, name) for name in Head.__slots__})
 
 
 def ticking() -> Callable[[], datetime]:
@@ -70,6 +66,21 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> VersionStore:
     found.publish(draft(), DELTA, head())
     found.add_base(exporter())
     return found
+
+
+@pytest.fixture
+def store_bench(tmp_path: Path) -> StoreBench:
+    root = VersionStore(tmp_path / "contract").root
+    return StoreBench(
+        open=lambda: VersionStore(root),
+        lease=lambda: FileLease(root / "WORKER"),
+        fenced=lambda lease: VersionStore(root, fence=lease.check),
+        lose=lambda: (root / ".WORKER.lock").unlink(),
+    )
+
+
+class TestVersionStore(StoreContract):
+    """All of the contract."""
 
 
 def version_file(store: VersionStore, name: str) -> Path:
@@ -258,23 +269,6 @@ def test_a_writer_that_is_overtaken_takes_the_next_id(store: VersionStore) -> No
     overtaken = VersionStore(store.root, clock=clock).publish(draft(seed=4), DELTA, head())
     assert (overtaken.id, store.load(2).manifest.seed) == (2, 4)
     assert [store.load(version).manifest.seed for version in (0, 1)] == [9, 9]
-
-
-def test_writers_at_once_get_different_ids(store: VersionStore) -> None:
-    start, found = threading.Barrier(4), list[int]()
-
-    def write() -> None:
-        start.wait()
-        for _ in range(5):
-            found.append(VersionStore(store.root).publish(draft(), DELTA, head()).id)
-
-    threads = [threading.Thread(target=write) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    assert sorted(found) == store.ids() == list(range(20))
-    assert [store.load(version).manifest.id for version in store.ids()] == list(range(20))
 
 
 def test_a_refused_candidate_is_kept_with_its_reasons_and_is_no_version(
