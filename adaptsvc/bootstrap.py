@@ -120,8 +120,8 @@ def build_worker(
     state: State | None = None,
 ) -> Worker:
     """A worker ready to run; without a state it is one that needs no lease."""
-    state = state or open_state(settings, observer)
-    ready = prepare(settings, state)
+    check_lease = _need_none if state is None else state.lease.check
+    ready = prepare(settings, state or open_state(settings, observer))
     runtime = Runtime(settings.serve.device, torch.get_num_threads())
     stream = open_log(settings)
     parts = Parts(
@@ -133,7 +133,7 @@ def build_worker(
         preprocess=ready.clip.preprocess,
         observer=observer,
         enforce_retention=retention(stream),
-        check_lease=state.lease.check if state.lease.token else _need_none,
+        check_lease=check_lease,
     )
     return Worker(parts, settings, stop)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -32,6 +33,7 @@ from tests.redis_server import RedisServer
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.slow,
+    pytest.mark.timeout(900),
     pytest.mark.parametrize("tiny_directory", ["vit"], indirect=True),
 ]
 RAW = {"content-type": "image/png"}
@@ -63,7 +65,7 @@ class Machine:
         self.children.append(Child.start(name, command, environment, self.log))
         return self.children[-1]
 
-    def wait(self, holds: Callable[[], bool], what: str, timeout_s: float = 90) -> None:
+    def wait(self, holds: Callable[[], bool], what: str, timeout_s: float = 180) -> None:
         deadline = time.monotonic() + timeout_s
         while not holds():
             if time.monotonic() > deadline:
@@ -161,16 +163,17 @@ def trained(
     tiny_home: Callable[[Path], Path],
     tiny_settings: Callable[..., Settings],
 ) -> Callable[[RedisServer], State]:
-    """`trained(redis)`: puts version 0 and its base into Redis, as a worker elsewhere would have."""
+    """`trained(redis)`: puts version 0 and its base into Redis, from a machine that had them in files."""
 
     def put(server: RedisServer) -> State:
-        from adaptsvc.bootstrap import prepare
-
-        shared = StateSettings(kind="redis", url=server.url, prefix="fleet")
+        shared = StateSettings(kind="redis", url=server.url, prefix="fleet", timeout_s=20)
         settings = tiny_settings(tiny_directory, state=shared)
         elsewhere = settings.model_copy(update={"home": tmp_path / "elsewhere"})
-        prepare(elsewhere)
-        return open_state(elsewhere)
+        shutil.copytree(tiny_home(tiny_directory), elsewhere.home)
+        state = open_state(elsewhere)
+        state.store.share(0)
+        state.pointer.force(0)
+        return state
 
     return put
 

@@ -13,9 +13,8 @@ from typing import Any, cast
 
 from adaptsvc.config import StateSettings
 from adaptsvc.errors import StateRefusedError, VersionCorruptError, VersionTooLargeError
-from adaptsvc.redis.lease import FENCE, LOST
+from adaptsvc.redis.lease import FENCE, LOST, Fence
 from adaptsvc.redis.link import Link
-from adaptsvc.redis.pointer import Fence
 from adaptsvc.versions.lease import lost
 from adaptsvc.versions.store import MANIFEST, Base
 

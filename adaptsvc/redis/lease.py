@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 from uuid import uuid4
 
 from adaptsvc.redis.link import Link
@@ -33,6 +33,25 @@ if ARGV[1] ~= '' and redis.call('GET', KEYS[1]) ~= ARGV[1] then
 end
 """
 LOST = b"lost"
+
+
+class Fence(Protocol):
+    """What a writer shows: the lease, or that it needs none."""
+
+    @property
+    def key(self) -> str:
+        """Where the lease is kept."""
+        ...
+
+    @property
+    def token(self) -> int:
+        """Of the lease, as far as this process knows."""
+        ...
+
+    @property
+    def fence(self) -> str:
+        """What must be there; empty for a writer that needs no lease."""
+        ...
 
 
 class RedisLease:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
-from adaptsvc.redis.lease import FENCE, LOST
+from adaptsvc.redis.lease import FENCE, LOST, Fence
 from adaptsvc.redis.link import Link
 from adaptsvc.versions.lease import lost
 from adaptsvc.versions.pointer import Current, conflict, corrupt
@@ -30,25 +30,6 @@ redis.call('PUBLISH', KEYS[3], sequence)
 return {'moved', sequence}
 """
 )
-
-
-class Fence(Protocol):
-    """What a writer shows: the lease, or that it needs none."""
-
-    @property
-    def key(self) -> str:
-        """Where the lease is kept."""
-        ...
-
-    @property
-    def token(self) -> int:
-        """Of the lease, as far as this process knows."""
-        ...
-
-    @property
-    def fence(self) -> str:
-        """What must be there; empty for a writer that needs no lease."""
-        ...
 
 
 class RedisPointer:
