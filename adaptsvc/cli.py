@@ -40,7 +40,7 @@ from adaptsvc.versions.manifest import Manifest
 from adaptsvc.versions.pointer import FilePointer
 from adaptsvc.versions.store import VersionStore
 from streams.errors import StreamError
-from streams.labels import label_messages, read_labels
+from streams.label_file import label_messages, read_labels
 from streams.replay import file_messages, image_files, send
 from streams.sqlite import SqliteLog
 from streams.topics import load_topics
