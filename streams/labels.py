@@ -171,9 +171,7 @@ class LabelJoin:
         """An image came; again, it replaces its older entry and keeps its label."""
         name = image.image_id
         self._images.pop(name, None)
-        self._images[name] = image = replace(
-            image, at_s=self._age_from(image.position, image.at_s)
-        )
+        self._images[name] = image = replace(image, at_s=self._age_from(image.position, image.at_s))
         while len(self._images) > self._most_images:
             self.forget(next(iter(self._images)))
         if (given := self._waiting.pop(name, None)) is None:

@@ -137,7 +137,10 @@ def test_an_old_pair_in_a_backlog_is_joined() -> None:
 
 def test_more_labels_than_may_wait_push_out_the_ones_that_came_first() -> None:
     each = join(waiting=2)
-    assert [each.label(label(name, offset=k)).crowded_out for k, name in enumerate("ab")] == [(), ()]
+    assert [each.label(label(name, offset=k)).crowded_out for k, name in enumerate("ab")] == [
+        (),
+        (),
+    ]
     assert [given.image_id for given in each.label(label("c", offset=2)).crowded_out] == ["a"]
     assert each.label(label("b", "cat", 3)).crowded_out == (), "an id waits once"
     assert [given.image_id for given in each.state.waiting] == ["c", "b"]
