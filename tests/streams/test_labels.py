@@ -226,7 +226,7 @@ CAPS = st.integers(1, 4)
 
 
 class Twin:
-    """The same by brute force: one list of all that ever happened and is not gone, searched from the start."""
+    """The same by brute force: lists of what is not gone, searched from the start."""
 
     def __init__(self, most_waiting: int, most_images: int) -> None:
         self.most_waiting, self.most_images = most_waiting, most_images
