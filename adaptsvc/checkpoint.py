@@ -55,7 +55,7 @@ class JoinReferences(BaseModel):
         seen: images that a later label can be for, oldest first.
         joined: the label of each of them that has one.
         waiting: labels whose image has not come, oldest first.
-        latest_s: of each ``topic/partition``, the latest time seen.
+        latest_s: the latest time seen.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,7 +63,7 @@ class JoinReferences(BaseModel):
     seen: tuple[SeenRow, ...] = ()
     joined: tuple[LabelRow, ...] = ()
     waiting: tuple[LabelRow, ...] = ()
-    latest_s: dict[str, FiniteFloat] = {}
+    latest_s: FiniteFloat = 0.0
 
 
 class Checkpoint(BaseModel):

@@ -33,7 +33,7 @@ from adaptsvc.metrics import LabelTrouble, Observer
 from adaptsvc.source import LABEL_HEADER, LABELS, Pictures, check_id, place_of, position_of
 from adaptsvc.types import UInt8
 from streams.labels import GivenLabel, Joined, JoinState, LabelJoin, SeenImage
-from streams.message import Message, Position, TopicPartition
+from streams.message import Message, Position
 
 # Image id, pixels (3, H, W), target, and where the image can be read again.
 Found: TypeAlias = tuple[str, UInt8, int, tuple[str, int, int]]
@@ -128,7 +128,7 @@ class Labeling:
             seen=tuple((i.image_id, *_place(i.position), i.at_s) for i in state.images),
             joined=tuple(map(_row, state.joined)),
             waiting=tuple(map(_row, state.waiting)),
-            latest_s={f"{p.topic}/{p.partition}": at_s for p, at_s in state.latest_s.items()},
+            latest_s=state.latest_s,
         )
 
     def restore(self, saved: Checkpoint) -> tuple[Dead, ...]:
@@ -142,7 +142,7 @@ class Labeling:
             images=tuple(_image(row) for row in join.seen),
             joined=tuple(_given(row) for row in join.joined if row[-1] in self._classes),
             waiting=tuple(known),
-            latest_s={_partition(name): at_s for name, at_s in join.latest_s.items()},
+            latest_s=join.latest_s,
         )
         dead = [self._crowded_out(given) for given in self._join.restore(state)]
         for given in waiting:
@@ -291,8 +291,3 @@ def _given(row: LabelRow) -> GivenLabel:
 def _image(row: SeenRow) -> SeenImage:
     image_id, topic, partition, offset, at_s = row
     return SeenImage(image_id, position_of((topic, partition, offset)), at_s)
-
-
-def _partition(name: str) -> TopicPartition:
-    topic, _, number = name.rpartition("/")
-    return TopicPartition(topic, int(number))

@@ -7,17 +7,17 @@ it in the log; of a label whose image has not come, everything. Both are kept fo
 up to a cap, and are small enough to lie in a checkpoint.
 
 Joining never looks at a clock: whatever is remembered is joined. Only `expire` forgets by age, and it
-errs on the side of waiting. A partition is in the order of its appends, so a message counts as no
-older than any before it in its partition: where the clock that stamps messages jumps back, what comes
-after does not age at once. Where `now` jumps back, nothing is old. After a stamp from the future the
-entries of its partition wait longer than they should, until the cap takes them.
+errs on the side of waiting: an entry counts as no older than any that came before it. So where the
+clock that stamps messages jumps back, what comes after does not age at once; where `now` jumps back,
+nothing is old. After a stamp from the future entries wait longer than they should, until the caps take
+them.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-from streams.message import Position, TopicPartition
+from streams.message import Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +85,13 @@ class JoinState:
         images: those that came.
         joined: the label of each image that has one.
         waiting: labels whose image has not come.
-        latest_s: of each partition, the latest time seen.
+        latest_s: the latest time seen.
     """
 
     images: tuple[SeenImage, ...] = ()
     joined: tuple[GivenLabel, ...] = ()
     waiting: tuple[GivenLabel, ...] = ()
-    latest_s: Mapping[TopicPartition, float] = field(default_factory=dict)
+    latest_s: float = 0.0
 
 
 class LabelJoin:
@@ -129,7 +129,7 @@ class LabelJoin:
         self._images: OrderedDict[str, SeenImage] = OrderedDict()
         self._joined: dict[str, GivenLabel] = {}  # its keys are among those of _images
         self._waiting: OrderedDict[str, GivenLabel] = OrderedDict()
-        self._latest_s: dict[TopicPartition, float] = {}
+        self._latest_s = 0.0
         self._oldest_s = float("inf")  # no entry is older; spares `expire` looking at all of them
 
     @property
@@ -137,7 +137,7 @@ class LabelJoin:
         """What to keep over a restart."""
         images, waiting = tuple(self._images.values()), tuple(self._waiting.values())
         joined = (self._joined[name] for name in self._images if name in self._joined)
-        return JoinState(images, tuple(joined), waiting, dict(self._latest_s))
+        return JoinState(images, tuple(joined), waiting, self._latest_s)
 
     @property
     def waiting(self) -> int:
@@ -154,7 +154,7 @@ class LabelJoin:
         self._waiting = OrderedDict(
             (each.image_id, each) for each in state.waiting[-self._most_waiting :]
         )
-        self._latest_s = dict(state.latest_s)
+        self._latest_s = state.latest_s
         self._oldest_s = min(_earliest_s(kept), _earliest_s(self._waiting.values()))
         return state.waiting[: -self._most_waiting]
 
@@ -171,7 +171,7 @@ class LabelJoin:
         """An image came; again, it replaces its older entry and keeps its label."""
         name = image.image_id
         self._images.pop(name, None)
-        self._images[name] = image = replace(image, at_s=self._age_from(image.position, image.at_s))
+        self._images[name] = image = replace(image, at_s=self._age_from(image.at_s))
         while len(self._images) > self._most_images:
             self.forget(next(iter(self._images)))
         if (given := self._waiting.pop(name, None)) is None:
@@ -182,7 +182,7 @@ class LabelJoin:
     def label(self, given: GivenLabel) -> Step:
         """A label came; it is joined, or waits for its image."""
         name = given.image_id
-        given = replace(given, at_s=self._age_from(given.position, given.at_s))
+        given = replace(given, at_s=self._age_from(given.at_s))
         known = self._joined.get(name) or self._waiting.get(name)
         if known is not None and _is_stale(given, known):
             return Step(again=True)
@@ -224,12 +224,11 @@ class LabelJoin:
             crowded_out.append(self._waiting.popitem(last=False)[1])
         return tuple(crowded_out)
 
-    def _age_from(self, position: Position, at_s: float) -> float:
+    def _age_from(self, at_s: float) -> float:
         """When a message was appended at the earliest, by its own stamp and those before it."""
-        latest_s = max(at_s, self._latest_s.get(position.partition, at_s))
-        self._latest_s[position.partition] = latest_s
-        self._oldest_s = min(self._oldest_s, latest_s)
-        return latest_s
+        self._latest_s = max(self._latest_s, at_s)
+        self._oldest_s = min(self._oldest_s, self._latest_s)
+        return self._latest_s
 
 
 def _is_stale(given: GivenLabel, known: GivenLabel) -> bool:

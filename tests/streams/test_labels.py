@@ -119,7 +119,8 @@ def test_a_clock_that_jumps_back_expires_nothing() -> None:
 def test_what_a_clock_that_jumped_back_stamps_is_no_older_than_what_came_before() -> None:
     each = join()
     each.label(label("a", offset=0, at_s=1_000_000.0))
-    each.label(label("b", offset=1, at_s=3.0))
+    other = Position(TopicPartition("labels", 1), 0)
+    each.label(GivenLabel("b", "dog", other, at_s=3.0))
     assert each.expire(1_000_000.0 + TTL_S) == ()
     restarted = join()
     restarted.restore(each.state)
@@ -237,8 +238,7 @@ class Twin:
 
     def stamped(self, event: SeenImage | GivenLabel) -> float:
         self.history.append(event)
-        here = event.position.partition
-        return max(each.at_s for each in self.history if each.position.partition == here)
+        return max(each.at_s for each in self.history)
 
     def image(self, event: SeenImage) -> Step:
         event = replace(event, at_s=self.stamped(event))
