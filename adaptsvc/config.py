@@ -265,6 +265,11 @@ class Settings(BaseSettings):
         """The worker's checkpoint folder."""
         return self.home / "checkpoint"
 
+    @property
+    def replayed(self) -> Path:
+        """The file that says up to where dead letters were sent back."""
+        return self.home / "replayed.json"
+
     @classmethod
     def settings_customise_sources(
         cls,

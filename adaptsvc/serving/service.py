@@ -18,12 +18,17 @@ from adaptsvc.images import ImageLimits
 from adaptsvc.metrics import PrometheusObserver
 from adaptsvc.serving.app import Classifier, Computing, create_app
 from adaptsvc.serving.encoder import Runtime
+from adaptsvc.serving.feedback import LabelDesk, add_feedback
 from adaptsvc.serving.live import Live
 from adaptsvc.serving.requests import RequestLimits
 from adaptsvc.versions.pointer import FilePointer
 from adaptsvc.versions.store import VersionStore
+from streams.database import DatabaseSettings
+from streams.sqlite import SqliteLog
+from streams.topics import load_topics
 
 log = logging.getLogger(__name__)
+LABEL_BUSY_S = 2.0  # how long a label waits for other writers of the stream, before it is a 503
 mounted = FastAPI(openapi_url=None)
 
 
@@ -46,7 +51,10 @@ class Adaptsvc:
             name="follow-pointer",
             daemon=True,
         )
-        mounted.mount("/", application(settings, store, self._live, observer))
+        self._desk = LabelDesk(lambda: open_stream(settings))
+        served = application(settings, store, self._live, observer)
+        add_feedback(served, self._live, self._desk, Computing(1, settings.serve.queue))
+        mounted.mount("/", served)
         self._live.poll()
         self._follower.start()
 
@@ -60,9 +68,17 @@ class Adaptsvc:
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
-        """Stop following."""
+        """Stop following, and let go of the stream."""
         self._stop.set()
         self._follower.join(timeout=10)
+        self._desk.close()
+
+
+def open_stream(settings: Settings) -> SqliteLog:
+    """The embedded stream, for labels; its file is made when missing."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    written = DatabaseSettings(busy_timeout_s=LABEL_BUSY_S)
+    return SqliteLog(settings.stream_file, load_topics(), settings=written)
 
 
 def application(
