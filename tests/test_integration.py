@@ -218,7 +218,7 @@ def test_feedback_given_before_its_images_survives_a_kill_and_finds_them(
     system.start_worker()
     log = system.log()
     log.append("images.unlabeled", [NewMessage(f"i{n}", png(n)) for n in range(5)])
-    system.wait(lambda: _waiting(system.settings) == ["i5"], "five labels found their images")
+    system.wait(lambda: _waiting(system.settings) == ["i5"], "five labels found images", 200)
     labels = load_checkpoint(system.settings.checkpoint).labels
     assert {(each.image_id, each.label) for each in labels} == {(f"i{n}", "cat") for n in range(5)}
     assert log.read(TopicPartition("images.deadletter", 0), offset=0, limit=10) == ()
