@@ -1,7 +1,11 @@
 """What the worker must remember to go on where it stopped; it knows nothing of models or streams.
 
 The weights are not in it: they are the serving version, immutable in the store, and every round starts from
-there with a fresh optimizer. What remains is small: offsets, the window's references, two counts.
+there with a fresh optimizer. What remains is small: offsets, the window's references, two counts, and what
+labels and images wait for one another.
+
+A checkpoint of a version before ours lacks what that version did not remember, and is read as if that were
+empty: nothing is lost, because that version had not acknowledged a label before its image came.
 """
 
 from __future__ import annotations
@@ -10,14 +14,21 @@ import hashlib
 import json
 import logging
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from adaptsvc.errors import CheckpointError
 from adaptsvc.versions.files import write_atomic
 
 log = logging.getLogger(__name__)
 NAME, PREVIOUS = "checkpoint.json", "checkpoint.previous.json"
+
+Natural: TypeAlias = Annotated[int, Field(ge=0)]
+# There may be tens of thousands of these, so they are rows: image id, topic, partition, offset, time in s
+# (and the label).
+SeenRow: TypeAlias = tuple[str, str, Natural, Natural, FiniteFloat]
+LabelRow: TypeAlias = tuple[str, str, Natural, Natural, FiniteFloat, str]
 
 
 class SampleReference(BaseModel):
@@ -37,6 +48,24 @@ class LabelReference(SampleReference):
     label: str
 
 
+class JoinReferences(BaseModel):
+    """What labels and images wait for one another, as `streams.labels.JoinState` has it.
+
+    Attributes:
+        seen: images that a later label can be for, oldest first.
+        joined: the label of each of them that has one.
+        waiting: labels whose image has not come, oldest first.
+        latest_s: the latest time seen.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seen: tuple[SeenRow, ...] = ()
+    joined: tuple[LabelRow, ...] = ()
+    waiting: tuple[LabelRow, ...] = ()
+    latest_s: FiniteFloat = 0.0
+
+
 class Checkpoint(BaseModel):
     """The worker's memory.
 
@@ -44,6 +73,7 @@ class Checkpoint(BaseModel):
         offsets: next offset to read, per ``topic/partition``.
         window: the images of the window, oldest first.
         labels: the labeled images, oldest first.
+        join: what labels and images wait for one another.
         new_images: images that came since the last unlabeled round.
         new_labels: labels that came since the last round on labels.
         rounds: how many rounds there have been; the seed of the next one is made from it.
@@ -55,6 +85,7 @@ class Checkpoint(BaseModel):
     offsets: dict[str, int] = {}
     window: tuple[SampleReference, ...] = ()
     labels: tuple[LabelReference, ...] = ()
+    join: JoinReferences = JoinReferences()
     new_images: int = Field(0, ge=0)
     new_labels: int = Field(0, ge=0)
     rounds: int = Field(0, ge=0)

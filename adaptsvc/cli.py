@@ -23,6 +23,7 @@ from rich.table import Table
 from adaptsvc import config, topics
 from adaptsvc.classify import Row, classify_by, classify_here, current_predictor
 from adaptsvc.config import Settings
+from adaptsvc.deadletters import DEAD_LETTERS, send_back
 from adaptsvc.errors import AdaptsvcError, ConfigError
 from adaptsvc.evaluation.command import EXAMPLE as EVAL_EXAMPLE
 from adaptsvc.evaluation.command import evaluate
@@ -40,11 +41,12 @@ from adaptsvc.state import open_state
 from adaptsvc.streaming import open_log
 from adaptsvc.versions.manifest import Manifest
 from streams.errors import StreamError
-from streams.labels import label_messages, read_labels
+from streams.label_file import label_messages, read_labels
 from streams.replay import file_messages, image_files, send
+from streams.topics import load_topics
 
 log = logging.getLogger(__name__)
-LABELS = "images.labeled"
+LABELS, DEADLETTER = "images.labeled", "deadletter"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 RESTART_S, WATCH_S = 2.0, 0.5
 DONE, FAILED, WRONG_USE = 0, 1, 2
@@ -151,11 +153,23 @@ def classify(
 
 @app.command(epilog="Example: adaptsvc replay ./photos --rate 20")
 def replay(
-    folder: Annotated[Path, typer.Argument(help="Its image files are sent, subfolders included.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="Its image files are sent, subfolders included.")
+    ] = None,
+    source: Annotated[
+        str, typer.Option("--from", help="`deadletter`: send dead letters back instead, each once.")
+    ] = "",
     topic: Annotated[str, typer.Option(help="Where to.")] = "images.unlabeled",
     rate: Annotated[float, typer.Option(min=0, help="Images a second; 0 does not wait.")] = 0,
 ) -> None:
-    """Send a folder of images to the stream."""
+    """Send a folder of images to the stream, or dead letters back to where they came from."""
+    if source not in ("", DEADLETTER) or (folder is None) != bool(source):
+        raise ConfigError(
+            f"got --from {source!r}, folder {folder}; give a folder or --from deadletter"
+        )
+    if folder is None:
+        _send_letters_back(_read(), rate or float("inf"))
+        return
     if not (files := image_files(folder)):
         raise AdaptsvcError(
             f"{folder} holds no image files; expected .jpg, .png, .webp, .bmp or .gif"
@@ -172,6 +186,16 @@ def replay(
         )
     stream.close()
     typer.echo(f"{sent} images sent to {topic}")
+
+
+def _send_letters_back(settings: Settings, rate: float) -> None:
+    stream = open_log(settings)
+    partitions = load_topics().spec(DEAD_LETTERS).partitions
+    done = send_back(stream, settings.replayed, partitions=partitions, rate=rate)
+    stream.close()
+    for reason in done.refused:
+        _say(reason)
+    typer.echo(f"{done.sent} dead letters sent back, {len(done.refused)} cannot be")
 
 
 @app.command(epilog="Example: adaptsvc label photos/labels.csv")

@@ -193,6 +193,9 @@ class LearnSettings(_Section):
     )
     round_images: int = Field(256, ge=2, description="New images that start a round.")
     window_images: int = Field(512, ge=2, description="Most recent images a round learns from.")
+    window_bytes: int = Field(
+        2**28, ge=1, description="Most memory of the window, in bytes; full, it pauses reading."
+    )
     passes: float = Field(2.0, gt=0, description="How often a round sees each image of the window.")
     batch_images: int = Field(32, ge=2, description="Images per optimizer step.")
     learning_rate: float = Field(1e-2, ge=0, description="Of the norm parameters.")
@@ -227,6 +230,15 @@ class TuneSettings(_Section):
         64, ge=0, description="New labels that start a round on labels; 0 starts none."
     )
     buffer_images: int = Field(2048, ge=2, description="Most recent labeled images that are kept.")
+    label_ttl_s: float = Field(
+        86_400.0, gt=0, description="How long a label waits for its image, and the other way round."
+    )
+    labels_waiting: int = Field(
+        10_000, ge=1, description="Labels that may wait for their images at once."
+    )
+    images_remembered: int = Field(
+        20_000, ge=1, description="Images of the stream that a later label can be for."
+    )
     held_out_share: float = Field(
         0.25, gt=0, lt=1, description="Share of the labels that is only judged by."
     )
@@ -374,6 +386,11 @@ class Settings(BaseSettings):
     def checkpoint(self) -> Path:
         """The worker's checkpoint folder."""
         return self.home / "checkpoint"
+
+    @property
+    def replayed(self) -> Path:
+        """The file that says up to where dead letters were sent back."""
+        return self.home / "replayed.json"
 
     @classmethod
     def settings_customise_sources(

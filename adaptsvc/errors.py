@@ -5,9 +5,12 @@
     ├── ImageError              the bytes sent cannot become a picture
     │   ├── NotAnImageError     not a format we read, or truncated
     │   └── ImageTooLargeError  over the cap on bytes, pixels or side
+    ├── ImageIdError            an image id that cannot be kept
     ├── LabelError              a label cannot be used
     │   ├── UnknownClassError   it is none of the class names
-    │   └── ImageNotSeenError   it came without an image, and there is none of its id
+    │   ├── ImageNotSeenError   it came without an image, and none of its id came in time
+    │   ├── LabelsWaitingError  too many labels wait for their images
+    │   └── ImageGoneError      its image came, and the stream no longer holds it
     ├── ModelError              the named CLIP cannot be loaded or exported
     │   └── ParityError         torch and ONNX Runtime disagree on the exported model
     ├── VersionError            something about a model version
@@ -66,6 +69,10 @@ class ImageTooLargeError(ImageError):
         self.limit = limit
 
 
+class ImageIdError(AdaptsvcError):
+    """An image id is too long to be kept."""
+
+
 class LabelError(AdaptsvcError):
     """A label cannot be used."""
 
@@ -75,7 +82,15 @@ class UnknownClassError(LabelError):
 
 
 class ImageNotSeenError(LabelError):
-    """The label came without an image, and there is none of its id."""
+    """The label came without an image, and none of its id came in time."""
+
+
+class LabelsWaitingError(LabelError):
+    """The label waited for its image and had to give way to newer ones."""
+
+
+class ImageGoneError(LabelError):
+    """The image that the label is for came, and the stream no longer holds it."""
 
 
 class ModelError(AdaptsvcError):

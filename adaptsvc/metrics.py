@@ -16,6 +16,9 @@ from adaptsvc.types import Prediction
 Stage: TypeAlias = Literal["decode", "infer"]
 Outcome: TypeAlias = Literal["promoted", "refused", "failed", "conflict", "stopped", "skipped"]
 MessageOutcome: TypeAlias = Literal["learned", "dead_letter", "duplicate"]
+LabelTrouble: TypeAlias = Literal[
+    "again", "contradicts", "unknown_class", "expired", "crowded_out", "image_gone", "bad_image"
+]
 
 PREFIX = "adaptsvc"
 SHARE_BUCKETS = tuple(step / 20 for step in range(1, 20))
@@ -42,6 +45,15 @@ class Observer:
 
     def received(self, topic: str, outcome: MessageOutcome, messages: int) -> None:
         """The worker dealt with that many messages."""
+
+    def labels_joined(self, labels: int) -> None:
+        """That many labels found their image."""
+
+    def label_trouble(self, trouble: LabelTrouble, labels: int) -> None:
+        """That many labels were not as they should be."""
+
+    def labels_waiting(self, labels: int) -> None:
+        """That many labels wait for their image."""
 
     def waiting(self, messages: int) -> None:
         """That many messages are unread."""
@@ -76,6 +88,7 @@ class PrometheusObserver(Observer):
     def __init__(self, registry: CollectorRegistry) -> None:
         self._serving(registry)
         self._learning(registry)
+        self._labeling(registry)
         self._judging(registry)
         self._sharing(registry)
 
@@ -161,6 +174,22 @@ class PrometheusObserver(Observer):
             registry,
         )
 
+    def _labeling(self, registry: CollectorRegistry) -> None:
+        self._joined = Counter(
+            f"{PREFIX}_labels_joined_total",
+            "Labels that found their image, before it came or after.",
+            registry=registry,
+        )
+        self._label_trouble = Counter(
+            f"{PREFIX}_label_trouble_total",
+            "Labels said again, contradicting an older one, or buried, by why.",
+            ["trouble"],
+            registry=registry,
+        )
+        self._labels_waiting = self._gauge(
+            "labels_waiting", "Labels whose image has not come yet.", registry
+        )
+
     def _judging(self, registry: CollectorRegistry) -> None:
         self._entropy = self._gauge(
             "marginal_entropy_nats", "Of the last candidate's answers.", registry
@@ -226,6 +255,18 @@ class PrometheusObserver(Observer):
     def received(self, topic: str, outcome: MessageOutcome, messages: int) -> None:
         """The worker dealt with that many messages."""
         self._messages.labels(topic, outcome).inc(messages)
+
+    def labels_joined(self, labels: int) -> None:
+        """That many labels found their image."""
+        self._joined.inc(labels)
+
+    def label_trouble(self, trouble: LabelTrouble, labels: int) -> None:
+        """That many labels were not as they should be."""
+        self._label_trouble.labels(trouble).inc(labels)
+
+    def labels_waiting(self, labels: int) -> None:
+        """That many labels wait for their image."""
+        self._labels_waiting.set(labels)
 
     def waiting(self, messages: int) -> None:
         """That many messages are unread."""

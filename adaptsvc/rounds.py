@@ -109,14 +109,14 @@ class Rounds:
         self.patience = Patience()
 
     def due(self, intake: Intake) -> Kind | None:
-        """The kind of round that has enough to learn from."""
+        """The kind of round that has enough to learn from; a full window is enough."""
         learn, tune = self._settings.learn, self._settings.tune
         enough_labels = tune.labels_min and intake.new_labels >= tune.labels_min
         to_judge_by = len(intake.window) or intake.labels.held_out
         if enough_labels and len(intake.labels.training) >= 2 and to_judge_by:
             return "labels"
-        enough = min(learn.round_images, learn.window_images)
-        if intake.new_images >= learn.round_images and len(intake.window) >= enough:
+        enough = min(learn.round_images, intake.window.capacity)
+        if intake.new_images >= enough and len(intake.window) >= enough:
             return "images"
         return None
 
@@ -149,6 +149,7 @@ class Rounds:
             intake.new_labels = 0
         else:
             intake.new_images = 0
+            intake.window.take()
         action = self._bear(outcome, evidence, version)
         return Round(
             number=self.count,

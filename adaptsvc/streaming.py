@@ -9,13 +9,20 @@ from collections.abc import Callable
 
 from adaptsvc.config import Settings
 from adaptsvc.errors import ConfigError
+from streams.database import DatabaseSettings
 from streams.log import Log
 from streams.sqlite import SqliteLog
 from streams.topics import load_topics
 
+BUSY_TIMEOUT_S = 5.0
 
-def open_log(settings: Settings) -> Log:
+
+def open_log(settings: Settings, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Log:
     """Open the stream; its file is made when missing, topics of a cluster are not.
+
+    Args:
+        settings: which stream.
+        busy_timeout_s: longest wait for other writers of the file.
 
     Raises:
         ConfigError: the extra `kafka` is not installed.
@@ -25,7 +32,10 @@ def open_log(settings: Settings) -> Log:
         return _open_kafka(settings)
     settings.home.mkdir(parents=True, exist_ok=True)
     return SqliteLog(
-        settings.stream_file, load_topics(), session_timeout_s=settings.stream.session_timeout_s
+        settings.stream_file,
+        load_topics(),
+        settings=DatabaseSettings(busy_timeout_s=busy_timeout_s),
+        session_timeout_s=settings.stream.session_timeout_s,
     )
 
 

@@ -121,16 +121,11 @@ class Worker:
             LeaseLostError: another worker writes by now; this one has to start again, and wait.
         """
         self._parts.check_lease()
-        wanted = self._settings.learn.round_images - self._intake.new_images
-        messages = self._consumer.poll(
-            max_messages=min(POLL_MESSAGES, max(1, wanted)),
-            max_bytes=POLL_BYTES,
-            timeout_s=POLL_TIMEOUT_S,
-        )
+        messages = self._poll()
         dead = self._receive(messages)
         self._parts.observer.waiting(lag := self._consumer.lag())
-        if not lag:
-            dead += self._intake.caught_up()
+        if not lag and (expired := self._intake.expire(now)):
+            dead, self._dirty = dead + expired, True
         if now - self._retained_at >= self._settings.stream.retention_interval_s:
             self._retained_at = now
             self._parts.enforce_retention(now)
@@ -142,6 +137,15 @@ class Worker:
 
     def _zero_shot(self, pixels: UInt8) -> tuple[Float32, Float32]:
         return self._parts.learner.zero_shot(pixels, self._settings.learn.weight_temperature)
+
+    def _poll(self) -> Sequence[Message]:
+        """What came; nothing while the window has no room that a round has not to make first."""
+        if not (wanted := self._intake.wanted):
+            self._consumer.heartbeat()
+            return ()
+        return self._consumer.poll(
+            max_messages=min(POLL_MESSAGES, wanted), max_bytes=POLL_BYTES, timeout_s=POLL_TIMEOUT_S
+        )
 
     def _interval_over(self, now: float) -> bool:
         return now - self._checkpointed_at >= self._settings.learn.checkpoint_interval_s
@@ -209,6 +213,7 @@ class Worker:
                 offsets=self._intake.offsets,
                 window=window,
                 labels=labels,
+                join=self._intake.join_references(),
                 new_images=self._intake.new_images,
                 new_labels=self._intake.new_labels,
                 rounds=self._rounds.count,

@@ -16,7 +16,7 @@ from typing import Any
 
 import kafka
 
-from streams.consumer import Start, Subscription
+from streams.consumer import Bounds, Start, Subscription
 from streams.errors import LogClosedError
 from streams.kafka_admin import check_partitions
 from streams.kafka_client import (
@@ -108,6 +108,14 @@ class KafkaLog:
             with broker_errors(self._settings):
                 return self._read(partition, max(0, offset), offset + limit)
 
+    def bounds(self, partition: TopicPartition) -> Bounds:
+        """See `streams.log.Log.bounds`."""
+        self._topics.check_partition(partition)
+        with self._reading:
+            self._check_open()
+            with broker_errors(self._settings):
+                return self._bounds(partition)
+
     def close(self) -> None:
         """See `streams.log.Log.close`."""
         self._closed = True
@@ -145,13 +153,9 @@ class KafkaLog:
             producer.close(timeout=0)
 
     def _read(self, partition: TopicPartition, offset: int, stop: int) -> tuple[Message, ...]:
-        if self._reader is None:
-            self._reader = connect(kafka.KafkaConsumer, _reader_options(self._settings))
+        bounds = self._bounds(partition)
         reader, where = self._reader, theirs(partition)
-        timeout_ms = milliseconds(self._settings.request_timeout_s)
-        (first,) = reader.beginning_offsets([where], timeout_ms=timeout_ms).values()
-        (end,) = reader.end_offsets([where], timeout_ms=timeout_ms).values()
-        offset, stop = max(offset, first), min(stop, end)
+        offset, stop = max(offset, bounds.first), min(stop, bounds.end)
         if offset >= stop:
             return ()
         reader.assign([where])
@@ -167,6 +171,14 @@ class KafkaLog:
                 raise kafka.errors.KafkaTimeoutError(f"no answer to a read of {partition}")
         reader.unsubscribe()
         return tuple(message for message in found if message.offset < stop)
+
+    def _bounds(self, partition: TopicPartition) -> Bounds:
+        if self._reader is None:
+            self._reader = connect(kafka.KafkaConsumer, _reader_options(self._settings))
+        where, timeout_ms = theirs(partition), milliseconds(self._settings.request_timeout_s)
+        (first,) = self._reader.beginning_offsets([where], timeout_ms=timeout_ms).values()
+        (end,) = self._reader.end_offsets([where], timeout_ms=timeout_ms).values()
+        return Bounds(first, end)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -217,6 +217,33 @@ def test_a_service_refuses_an_altered_version_says_why_and_serves_the_old_one(
     log.close()
 
 
+def test_feedback_given_before_its_images_survives_a_kill_and_finds_them(
+    system: System, png: Callable[[int], bytes]
+) -> None:
+    """Two service processes take labels; the worker is killed while they wait for their images."""
+    serve = system.settings.serve.model_copy(update={"workers": 2})
+    system.settings = system.settings.model_copy(update={"serve": serve})
+    system.environment["ADAPTSVC_LEARN__CHECKPOINT_INTERVAL_S"] = "0.2"
+    system.start_service()
+    worker = system.start_worker()
+    system.wait(system.ready, "the service is ready")
+    for number in range(6):
+        with httpx.Client() as client:
+            said = {"image_id": f"i{number}", "label": "cat"}
+            assert client.post(system.url + "/v1/feedback", json=said).status_code == 202
+    system.wait(lambda: len(_waiting(system.settings)) == 6, "the labels wait, checkpointed")
+    os.kill(worker.process.pid, signal.SIGKILL)
+    worker.process.wait()
+    system.start_worker()
+    log = system.log()
+    log.append("images.unlabeled", [NewMessage(f"i{n}", png(n)) for n in range(5)])
+    system.wait(lambda: _waiting(system.settings) == ["i5"], "five labels found images", 200)
+    labels = load_checkpoint(system.settings.checkpoint).labels
+    assert {(each.image_id, each.label) for each in labels} == {(f"i{n}", "cat") for n in range(5)}
+    assert log.read(TopicPartition("images.deadletter", 0), offset=0, limit=10) == ()
+    log.close()
+
+
 def test_two_service_processes_follow_the_pointer_and_add_up_their_metrics(
     system: System, png: Callable[[int], bytes]
 ) -> None:
@@ -271,6 +298,10 @@ def test_up_starts_both_and_one_signal_ends_both(
 
 def _read_so_far(settings: Settings) -> dict[str, int]:
     return dict(load_checkpoint(settings.checkpoint).offsets)
+
+
+def _waiting(settings: Settings) -> list[str]:
+    return [row[0] for row in load_checkpoint(settings.checkpoint).join.waiting]
 
 
 def _end(log: SqliteLog, partition: TopicPartition) -> int:

@@ -2,6 +2,12 @@
 
 It knows nothing of streams, files or models. An image id that comes again replaces its older entry, so
 redelivery is harmless.
+
+A window of the most recent images is never full by itself: it forgets. What must not be forgotten is an
+image that no round has taken. So it is full when images that no round has taken are all it holds: one
+more would push one of them out. Its owner then reads no more until a round has taken them, which with a
+full window is due at once, even if fewer images came than usually start one. An image that a round has
+taken is forgotten first, however late it came again.
 """
 
 from __future__ import annotations
@@ -11,6 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+LEAST_IMAGES = 2  # a batch of one has no statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,38 +41,78 @@ class Sample:
 
 
 class Window:
-    """The last `capacity` distinct images.
+    """The last `capacity` distinct images, those that no round has taken before all others.
 
     Example:
         >>> window = Window(capacity=2)
         >>> pixels, p = np.zeros((3, 1, 1), np.uint8), np.ones(1, np.float32)
         >>> for name in ("a", "b", "a", "c"):
         ...     window.add(Sample(name, pixels, p, 1.0, ("t", 0, 0)))
-        >>> [sample.image_id for sample in window.samples]
-        ['a', 'c']
+        >>> [sample.image_id for sample in window.samples], window.is_full
+        (['a', 'c'], True)
+        >>> window.take()
+        >>> window.is_full
+        False
     """
 
     def __init__(self, capacity: int) -> None:
         if capacity < 1:
             raise ValueError(f"got a window of {capacity} images; it must hold at least 1")
         self.capacity = capacity
-        self._samples: OrderedDict[str, Sample] = OrderedDict()
+        self._taken: OrderedDict[str, Sample] = OrderedDict()
+        self._fresh: OrderedDict[str, Sample] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._taken) + len(self._fresh)
 
     def add(self, sample: Sample) -> None:
-        """Put one image in; the oldest leaves when the window is full."""
-        self._samples.pop(sample.image_id, None)
-        self._samples[sample.image_id] = sample
-        if len(self._samples) > self.capacity:
-            self._samples.popitem(last=False)
+        """Put one image in; when there are too many, the oldest that a round has taken leaves."""
+        name = sample.image_id
+        home = self._taken if name in self._taken else self._fresh
+        home.pop(name, None)
+        home[name] = sample
+        if len(self) > self.capacity:
+            (self._taken or self._fresh).popitem(last=False)
+
+    def take(self) -> None:
+        """A round takes every image; they may be forgotten from now on."""
+        self._taken |= self._fresh
+        self._fresh.clear()
 
     def get(self, image_id: str) -> Sample | None:
         """The image of that id, if it is still here."""
-        return self._samples.get(image_id)
+        return self._fresh.get(image_id) or self._taken.get(image_id)
+
+    @property
+    def fresh(self) -> int:
+        """Images that no round has taken."""
+        return len(self._fresh)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one image more would push out one that no round has taken."""
+        return len(self._fresh) >= self.capacity
 
     @property
     def samples(self) -> tuple[Sample, ...]:
-        """Every image, oldest first."""
-        return tuple(self._samples.values())
+        """Every image, oldest first; those that no round has taken stand last."""
+        return (*self._taken.values(), *self._fresh.values())
+
+
+def capacity(most_images: int, most_bytes: int, *, image_bytes: int) -> int:
+    """How many images a window may hold that is bounded in number and in bytes.
+
+    Args:
+        most_images: in number.
+        most_bytes: in bytes.
+        image_bytes: what one takes at most.
+
+    Raises:
+        ValueError: not even two fit.
+    """
+    if (fit := most_bytes // image_bytes) < LEAST_IMAGES:
+        raise ValueError(
+            f"got a window of {most_bytes} bytes; one image takes {image_bytes}, and a round needs "
+            f"{LEAST_IMAGES}: give it at least {LEAST_IMAGES * image_bytes}"
+        )
+    return min(most_images, fit)

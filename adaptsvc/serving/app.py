@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -24,6 +24,7 @@ from adaptsvc.serving.requests import RequestError, RequestLimits, Upload, read_
 from adaptsvc.serving.schemas import Classified, ErrorBody, Model, Problem, Result, VersionSummary
 from adaptsvc.versions.store import Store
 
+Work = TypeVar("Work")
 RETRY_AFTER_S = "1"
 TOP_K = 5
 CLASSIFY_BODY: dict[str, Any] = {
@@ -62,7 +63,7 @@ class Computing:
         self._most = at_once + waiting
         self._inside = 0
 
-    async def run(self, work: Callable[[], Classified]) -> Classified:
+    async def run(self, work: Callable[[], Work]) -> Work:
         """The work's result.
 
         Raises:

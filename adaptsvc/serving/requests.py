@@ -1,21 +1,26 @@
-"""A request's body to encoded images; it knows nothing of decoding or models.
+"""A request's body to encoded images, or to a record; it knows nothing of decoding or models.
 
-Only two forms are read, a raw body and multipart/form-data, and nothing in them is ever fetched as a URL.
+Images come in two forms, a raw body and multipart/form-data, and nothing in them is ever fetched as a URL.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from typing import TypeVar
 
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 RAW_TYPES = ("image/", "application/octet-stream")
 MULTIPART = "multipart/form-data"
+JSON = "application/json"
 FIELD = "images"
 MULTIPART_OVERHEAD_BYTES = 1024  # headers and boundary of one part
+
+Record = TypeVar("Record", bound=BaseModel)
 
 
 class RequestError(Exception):
@@ -55,7 +60,7 @@ async def read_images(request: Request, limits: RequestLimits) -> list[Upload]:
         RequestError: 400 malformed or empty, 413 too large, 415 another content type, 422 the wrong
             field or too many images.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = _content_type(request)
     if content_type == MULTIPART:
         return await _multipart(request, limits)
     if content_type.startswith(RAW_TYPES):
@@ -67,6 +72,32 @@ async def read_images(request: Request, limits: RequestLimits) -> list[Upload]:
         f"got content type {content_type or 'none'!r}; send one image as image/* or "
         f"application/octet-stream, or up to {limits.images} as multipart/form-data in '{FIELD}'",
     )
+
+
+async def read_json(request: Request, kind: type[Record], *, max_bytes: int) -> Record:
+    """The record in a JSON body.
+
+    Raises:
+        RequestError: 400 not JSON, 413 too large, 415 another content type, 422 not such a record.
+    """
+    if (content_type := _content_type(request)) != JSON:
+        raise RequestError(
+            415, "content-type", f"got content type {content_type or 'none'!r}; send {JSON}"
+        )
+    data = b"".join([part async for part in _capped(request, max_bytes)])
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_context=False)[0]
+        if first["type"] == "json_invalid":
+            raise RequestError(400, "body", f"the body is no JSON: {first['msg']}") from exc
+        field = str(first["loc"][-1]) if first["loc"] else "body"
+        got = repr(first["input"])[:100]
+        raise RequestError(422, field, f"got {got}; {first['msg']}") from exc
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def _multipart(request: Request, limits: RequestLimits) -> list[Upload]:
@@ -123,6 +154,4 @@ async def _capped(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
 
 
 def _too_large(size: int, limit: int, field: str) -> RequestError:
-    return RequestError(
-        413, field, f"got {size} bytes, at most {limit} are allowed; send a smaller image or fewer"
-    )
+    return RequestError(413, field, f"got {size} bytes, at most {limit} are allowed; send less")

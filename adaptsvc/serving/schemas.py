@@ -55,6 +55,13 @@ class Classified(_Schema):
     results: tuple[Result, ...]
 
 
+class Feedback(_Schema):
+    """The body of POST /v1/feedback, and its answer once it is stored."""
+
+    image_id: str = Field(min_length=1, description="The id the image was sent to the stream with.")
+    label: str = Field(min_length=1, description="One of the class names of GET /v1/model.")
+
+
 class VersionSummary(_Schema):
     """A version in the history."""
 

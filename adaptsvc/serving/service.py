@@ -18,12 +18,15 @@ from adaptsvc.images import ImageLimits
 from adaptsvc.metrics import PrometheusObserver
 from adaptsvc.serving.app import Classifier, Computing, create_app
 from adaptsvc.serving.encoder import Runtime
+from adaptsvc.serving.feedback import LabelDesk, add_feedback
 from adaptsvc.serving.live import Alarm, Live
 from adaptsvc.serving.requests import RequestLimits
 from adaptsvc.state import open_state
+from adaptsvc.streaming import open_log
 from adaptsvc.versions.store import Store
 
 log = logging.getLogger(__name__)
+LABEL_BUSY_S = 2.0  # how long a label waits for other writers of the stream, before it is a 503
 mounted = FastAPI(openapi_url=None)
 
 
@@ -46,7 +49,10 @@ class Adaptsvc:
             name="follow-pointer",
             daemon=True,
         )
-        mounted.mount("/", application(settings, state.store, self._live, observer))
+        self._desk = LabelDesk(lambda: open_log(settings, busy_timeout_s=LABEL_BUSY_S))
+        served = application(settings, state.store, self._live, observer)
+        add_feedback(served, self._live, self._desk, Computing(1, settings.serve.queue))
+        mounted.mount("/", served)
         self._live.poll()
         self._follower.start()
         self._unwatch = state.watch(self._alarm.ring)
@@ -61,10 +67,11 @@ class Adaptsvc:
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
-        """Stop following."""
+        """Stop following, and let go of the stream."""
         self._unwatch()
         self._alarm.stop()
         self._follower.join(timeout=10)
+        self._desk.close()
 
 
 def application(

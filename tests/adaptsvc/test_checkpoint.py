@@ -10,19 +10,47 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptsvc.checkpoint import NAME, PREVIOUS, Checkpoint, SampleReference, load, save
+from adaptsvc.checkpoint import (
+    NAME,
+    PREVIOUS,
+    Checkpoint,
+    JoinReferences,
+    LabelReference,
+    SampleReference,
+    load,
+    save,
+)
 from adaptsvc.errors import CheckpointError
 
 NATURAL = st.integers(0, 2**63 - 1)
 references = st.builds(
     SampleReference, image_id=st.text(), topic=st.text(), partition=NATURAL, offset=NATURAL
 )
+TIMES = st.floats(allow_nan=False, allow_infinity=False)
+SEEN = st.tuples(st.text(), st.text(), NATURAL, NATURAL, TIMES)
+LABELS = st.tuples(st.text(), st.text(), NATURAL, NATURAL, TIMES, st.text())
+joins = st.builds(
+    JoinReferences,
+    seen=st.lists(SEEN, max_size=3).map(tuple),
+    joined=st.lists(LABELS, max_size=3).map(tuple),
+    waiting=st.lists(LABELS, max_size=3).map(tuple),
+    latest_s=TIMES,
+)
 checkpoints = st.builds(
     Checkpoint,
+    join=joins,
     offsets=st.dictionaries(st.text(), NATURAL, max_size=4),
     window=st.lists(references, max_size=4).map(tuple),
     new_images=NATURAL,
     rounds=NATURAL,
+)
+# As the version wrote it that held offsets back for labels, instead of remembering the labels.
+WITHOUT_JOIN = (
+    '{"digest": "0aaf6a76d06b5b2b4a0efd492acf67d0cb65500b58524d61baa33e6e344f4815", "content": {"offsets":'
+    ' {"images.unlabeled/0": 8, "images.labeled/1": 3}, "window": [{"image_id": "a", "topic":'
+    ' "images.unlabeled", "partition": 0, "offset": 7}], "labels": [{"image_id": "b", "topic":'
+    ' "images.labeled", "partition": 1, "offset": 2, "label": "cat"}], "new_images": 1, "new_labels": 1,'
+    ' "rounds": 4, "patience": {"refusals": 1}}}'
 )
 BROKEN = {
     "empty": b"",
@@ -140,3 +168,28 @@ def test_a_failing_write_leaves_a_whole_checkpoint(
 def test_a_checkpoint_of_another_shape_cannot_be_made(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
         Checkpoint.model_validate(values)
+
+
+def test_a_checkpoint_of_the_version_before_is_read(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text(WITHOUT_JOIN)
+    label = LabelReference(image_id="b", topic="images.labeled", partition=1, offset=2, label="cat")
+    assert load(tmp_path) == Checkpoint(
+        offsets={"images.unlabeled/0": 8, "images.labeled/1": 3},
+        window=(SampleReference(image_id="a", topic="images.unlabeled", partition=0, offset=7),),
+        labels=(label,),
+        join=JoinReferences(),
+        new_images=1,
+        new_labels=1,
+        rounds=4,
+        patience={"refusals": 1},
+    )
+    save(tmp_path, load(tmp_path))
+    assert load(tmp_path).labels == (label,)
+
+
+@pytest.mark.parametrize(
+    "row", [("a", "t", -1, 0, 0.0), ("a", "t", 0, -1, 0.0), ("a", "t", 0, 0, float("nan"))]
+)
+def test_a_place_that_cannot_be_is_refused(row: tuple[object, ...]) -> None:
+    with pytest.raises(ValueError, match="seen"):
+        JoinReferences.model_validate({"seen": [row]})

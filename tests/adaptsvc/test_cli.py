@@ -15,9 +15,13 @@ import pytest
 
 from adaptsvc.classify import classify_by, classify_here, current_predictor
 from adaptsvc.config import Settings
-from adaptsvc.errors import AdaptsvcError
+from adaptsvc.deadletters import bury
+from adaptsvc.errors import AdaptsvcError, NotAnImageError
 from adaptsvc.processes import Child, stop_all
 from adaptsvc.versions.pointer import FilePointer
+from streams.message import Message, NewMessage
+from streams.sqlite import SqliteLog
+from streams.topics import load_topics
 
 ONE = pytest.mark.parametrize("tiny_directory", ["resnet"], indirect=True)
 
@@ -114,6 +118,33 @@ def test_replay_sends_a_folder_and_says_how_many(prepared: Settings, photo: Path
     assert done.returncode == 0
     assert done.stdout == "1 images sent to images.unlabeled\n"
     assert run(prepared, "replay", str(prepared.store)).returncode == 1
+
+
+@ONE
+def test_dead_letters_are_sent_back_once_as_they_were(prepared: Settings) -> None:
+    stream = SqliteLog(prepared.stream_file, load_topics())
+    dead = Message("images.unlabeled", 1, 5, "a", b"text", {"source": b"test"}, 0.0)
+    bury(stream, [(dead, NotAnImageError("no image"))])
+    stream.append("images.deadletter", [NewMessage("no letter", b"")])
+    done = run(prepared, "replay", "--from", "deadletter")
+    assert (done.returncode, done.stdout) == (0, "1 dead letters sent back, 1 cannot be\n")
+    assert "only dead letters can be sent back" in done.stderr
+    again = run(prepared, "replay", "--from", "deadletter")
+    assert again.stdout == "0 dead letters sent back, 0 cannot be\n"
+    partitions = load_topics().partitions(["images.unlabeled"])
+    (sent,) = [m for p in partitions for m in stream.read(p, offset=0, limit=9)]
+    stream.close()
+    assert (sent.key, sent.value, sent.headers) == ("a", b"text", {"source": b"test"})
+
+
+@ONE
+def test_replay_of_nothing_of_both_and_of_another_source_are_wrong_use(
+    prepared: Settings, photo: Path
+) -> None:
+    for arguments in ([], [str(photo.parent), "--from", "deadletter"], ["--from", "grave"]):
+        done = run(prepared, "replay", *arguments)
+        assert done.returncode == 2
+        assert "give a folder or --from deadletter" in done.stderr
 
 
 @ONE

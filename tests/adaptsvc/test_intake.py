@@ -9,80 +9,14 @@ import numpy as np
 import pytest
 
 from adaptsvc.adapt.labels import LabelBuffer, LabeledSample
-from adaptsvc.checkpoint import Checkpoint
+from adaptsvc.checkpoint import JoinReferences
 from adaptsvc.config import Settings
-from adaptsvc.images import ImageLimits, Preprocess, decode
-from adaptsvc.intake import DEAD_LETTERS, IMAGES, LABELS, Intake, Source
-from adaptsvc.metrics import MessageOutcome, Observer
-from adaptsvc.types import Float32, UInt8
+from adaptsvc.errors import ConfigError
+from adaptsvc.intake import IMAGES, LABELS
 from streams.log import MemoryLog
-from streams.message import Message, NewMessage, TopicPartition
+from streams.message import NewMessage, TopicPartition
 from streams.topics import load_topics
-
-HALF = (0.5, 0.5, 0.5)
-PREPROCESS = Preprocess(16, "shortest", "bicubic", HALF, HALF)
-CLASSES = ("cat", "dog", "żaba")
-
-
-class Counter(Observer):
-    def __init__(self) -> None:
-        self.seen: dict[tuple[str, MessageOutcome], int] = {}
-
-    def received(self, topic: str, outcome: MessageOutcome, messages: int) -> None:
-        key = (topic, outcome)
-        self.seen[key] = self.seen.get(key, 0) + messages
-
-
-class Bench:
-    """An intake on an in-memory log; zero-shot finds every class as likely as the others."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings, self.log, self.observer = settings, MemoryLog(load_topics()), Counter()
-        self.consumer = self.log.consumer("test", [IMAGES, LABELS])
-        self.intake = self.start()
-
-    def start(self, settings: Settings | None = None) -> Intake:
-        source = Source(self.log, PREPROCESS, zero_shot)
-        return Intake(source, settings or self.settings, self.observer)
-
-    def image(self, name: str, data: bytes) -> int:
-        return self.deliver(IMAGES, NewMessage(name, data))
-
-    def label(self, name: str, data: bytes, label: str) -> int:
-        """How many dead letters came of it."""
-        return self.deliver(LABELS, NewMessage(name, data, {"label": label.encode()}))
-
-    def deliver(self, topic: str, *messages: NewMessage) -> int:
-        self.log.append(topic, messages)
-        return self.intake.receive(self.poll())
-
-    def poll(self) -> tuple[Message, ...]:
-        return self.consumer.poll(max_messages=1000, max_bytes=10**8, timeout_s=0.0)
-
-    def dead(self) -> tuple[Message, ...]:
-        return self.log.read(TopicPartition(DEAD_LETTERS, 0), offset=0, limit=1000)
-
-    def restarted(self, settings: Settings | None = None) -> Intake:
-        """Another intake that has only the checkpoint and the stream."""
-        window, labels = self.intake.references()
-        saved = Checkpoint(
-            offsets=self.intake.offsets,
-            window=window,
-            labels=labels,
-            new_images=self.intake.new_images,
-            new_labels=self.intake.new_labels,
-        )
-        other = self.start(settings)
-        other.restore(Checkpoint.model_validate_json(saved.model_dump_json()))
-        return other
-
-
-def zero_shot(pixels: UInt8) -> tuple[Float32, Float32]:
-    return np.full((len(pixels), 3), 1 / 3, np.float32), np.full(len(pixels), 1 / 3, np.float32)
-
-
-def pixels_of(data: bytes) -> UInt8:
-    return decode(data, PREPROCESS, ImageLimits())
+from tests.adaptsvc.intake_bench import CLASSES, PREPROCESS, Bench, pixels_of
 
 
 def contents(buffer: LabelBuffer) -> list[tuple[object, ...]]:
@@ -160,28 +94,6 @@ def test_a_message_without_the_header_is_buried(bench: Bench, png: Callable[[int
     assert letter.headers["source"] == b"test"
 
 
-def test_a_label_for_an_image_nobody_sent_is_buried(bench: Bench) -> None:
-    assert bench.label("a", b"", "cat") == 0, "its image may still come"
-    assert bench.intake.caught_up() == 1
-    (letter,) = bench.dead()
-    assert (letter.key, letter.value) == ("a", b"")
-    assert letter.headers["reason"] == b"ImageNotSeenError"
-    assert b"send the image with its label" in letter.headers["error"]
-
-
-def test_a_label_that_waits_finds_its_image_and_holds_its_offset_until_then(
-    bench: Bench, png: Callable[[int], bytes]
-) -> None:
-    bench.label("a", b"", "dog")
-    (partition,) = [name for name in bench.intake.offsets if name.startswith(LABELS)]
-    assert bench.intake.offsets[partition] == 0, "not read yet, as far as a restart is concerned"
-    bench.image("a", png(0))
-    bench.label("b", png(1), "cat")
-    assert {s.image_id: s.target for s in bench.intake.labels.samples} == {"a": 1, "b": 0}
-    assert bench.intake.offsets[partition] > 0
-    assert bench.intake.caught_up() == 0
-
-
 def test_a_label_whose_bytes_are_no_image_is_buried_with_them_and_its_origin(
     bench: Bench, png: Callable[[int], bytes]
 ) -> None:
@@ -200,9 +112,8 @@ def test_good_and_bad_labels_of_one_batch_are_told_apart(
     bench: Bench, png: Callable[[int], bytes]
 ) -> None:
     good = [NewMessage(f"good-{k}", png(k), {"label": b"cat"}) for k in range(5)]
-    bad = [NewMessage(f"bad-{k}", b"", {"label": b"cat"}) for k in range(3)]
-    assert bench.deliver(LABELS, *good, *bad) == 0
-    assert bench.intake.caught_up() == 3
+    bad = [NewMessage(f"bad-{k}", b"no image", {"label": b"cat"}) for k in range(3)]
+    assert bench.deliver(LABELS, *good, *bad) == 3
     assert len(bench.intake.labels) == bench.intake.new_labels == 5
     assert bench.observer.seen[LABELS, "learned"] == 5
     assert bench.observer.seen[LABELS, "dead_letter"] == 3
@@ -312,3 +223,109 @@ def test_offsets_are_the_next_to_read_of_both_topics(
         counted = sum(n for name, n in expected.items() if name.startswith(topic))
         assert counted == sent
     assert bench.restarted().offsets == expected
+
+
+def limited(settings: Settings, **learn: int) -> Settings:
+    return settings.model_copy(update={"learn": settings.learn.model_copy(update=learn)})
+
+
+def test_the_window_holds_no_more_bytes_than_it_may(
+    settings: Settings, png: Callable[[int], bytes]
+) -> None:
+    bench = Bench(limited(settings, window_bytes=10_000))
+    for number in range(20):
+        bench.image(f"{number:02d}" * 512, png(number))
+    window = bench.intake.window
+    used = sum(
+        s.pixels.nbytes + s.zero_shot.nbytes + len(s.image_id.encode()) for s in window.samples
+    )
+    assert len(window) == window.capacity == 10_000 // (PREPROCESS.size**2 * 3 + 3 * 4 + 1024)
+    assert used <= 10_000 < used * 6 / 5
+
+
+def test_a_window_that_holds_not_even_two_images_is_refused_with_what_it_needs(
+    settings: Settings,
+) -> None:
+    with pytest.raises(ConfigError, match=r"learn.window_bytes: got a window of 2000 bytes.*3608"):
+        Bench(limited(settings, window_bytes=2000))
+
+
+def test_a_window_full_of_images_that_no_round_took_wants_no_more(
+    settings: Settings, png: Callable[[int], bytes]
+) -> None:
+    bench = Bench(limited(settings, round_images=100, window_images=3))
+    for number, left in enumerate((2, 1, 0)):
+        bench.image(f"image-{number}", png(number))
+        assert bench.intake.wanted == left
+    assert bench.intake.window.is_full
+    bench.intake.new_images = 0
+    bench.intake.window.take()
+    assert bench.intake.wanted == 3
+
+
+def test_a_restart_wants_as_many_as_before_and_fewer_where_images_are_gone(
+    settings: Settings, png: Callable[[int], bytes]
+) -> None:
+    bench = Bench(limited(settings, round_images=8, window_images=8))
+    for number in range(6):
+        bench.image(f"image-{number}", png(number))
+        if number == 2:
+            bench.intake.new_images = 0
+            bench.intake.window.take()
+    assert (bench.intake.wanted, bench.restarted().wanted) == (5, 5)
+    assert bench.restarted().window.fresh == 3
+    bench.log = MemoryLog(load_topics())  # as if all had been deleted by age
+    gone = bench.restarted()
+    assert (gone.new_images, gone.wanted, len(gone.window)) == (0, 8, 0)
+
+
+def test_a_restart_on_another_log_takes_no_other_image_for_the_one_it_had(
+    bench: Bench, png: Callable[[int], bytes]
+) -> None:
+    bench.image("a", png(0))
+    bench.label("a", b"", "cat")
+    (sample,) = bench.intake.window.samples
+    bench.log = MemoryLog(load_topics())
+    others = [NewMessage(f"other-{k}", png(k)) for k in range(40)]
+    bench.log.append(IMAGES, others)
+    topic, partition, offset = sample.source
+    assert bench.log.read(TopicPartition(topic, partition), offset=offset, limit=1)
+    restarted = bench.restarted()
+    assert (len(restarted.window), len(restarted.labels)) == (0, 0)
+
+
+@pytest.mark.parametrize("topic", [IMAGES, LABELS])
+def test_an_image_id_of_megabytes_is_buried_and_not_kept(
+    bench: Bench, png: Callable[[int], bytes], topic: str
+) -> None:
+    poison = NewMessage("ż" * 10**6, png(0), {"label": b"cat"})
+    good = NewMessage("a", png(1), {"label": b"cat"})
+    assert bench.deliver(topic, poison, good) == 1
+    (letter,) = bench.dead()
+    assert letter.headers["reason"] == b"ImageIdError"
+    assert (letter.key, letter.value) == (poison.key, poison.value)
+    assert len(bench.intake.window) + len(bench.intake.labels) == 1
+
+
+def test_a_message_as_large_as_its_topic_allows_can_always_be_buried(bench: Bench) -> None:
+    room = 10 * 2**20 - len("k") - len("label")
+    assert bench.deliver(LABELS, NewMessage("k", b"", {"label": b"x" * room})) == 1
+    assert bench.deliver(IMAGES, NewMessage("k" * (10 * 2**20), b"")) == 1
+    escaped = {f"original-{k}": b"" for k in range(600_000)}
+    assert bench.deliver(IMAGES, NewMessage("k", b"not an image", escaped)) == 1
+    reasons = [letter.headers["reason"] for letter in bench.dead()]
+    assert reasons == [b"UnknownClassError", b"ImageIdError", b"NotAnImageError"]
+    assert [letter.headers.get("dropped") for letter in bench.dead()] == [None, None, b"headers"]
+    assert bench.dead()[2].value == b"not an image"
+
+
+def test_after_a_checkpoint_that_knows_of_no_join_labels_still_find_what_was_learned_from(
+    bench: Bench, png: Callable[[int], bytes]
+) -> None:
+    """As the version before wrote it."""
+    bench.image("a", png(0))
+    bench.label("b", png(1), "cat")
+    bench.restart(join=JoinReferences())
+    for name in "ab":
+        bench.label(name, b"", "dog")
+    assert {s.image_id: s.target for s in bench.intake.labels.samples} == {"a": 1, "b": 1}

@@ -57,6 +57,18 @@ EVENTS: dict[str, tuple[Callable[[Observer], None], list[Change]]] = {
         lambda observer: observer.received("images.unlabeled", "learned", 3),
         [("adaptsvc_messages_total", {"topic": "images.unlabeled", "outcome": "learned"}, 3)],
     ),
+    "labels_joined": (
+        lambda observer: observer.labels_joined(3),
+        [("adaptsvc_labels_joined_total", {}, 3)],
+    ),
+    "label_trouble": (
+        lambda observer: observer.label_trouble("expired", 2),
+        [("adaptsvc_label_trouble_total", {"trouble": "expired"}, 2)],
+    ),
+    "labels_waiting": (
+        lambda observer: observer.labels_waiting(7),
+        [("adaptsvc_labels_waiting", {}, 7)],
+    ),
     "waiting": (
         lambda observer: observer.waiting(9),
         [("adaptsvc_stream_lag_messages", {}, 9)],

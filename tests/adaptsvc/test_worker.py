@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from adaptsvc.errors import (
 from adaptsvc.learner import Learner
 from adaptsvc.metrics import MessageOutcome, Observer, Outcome
 from adaptsvc.publishing import Publisher
+from adaptsvc.rounds import Rounds
 from adaptsvc.serving.encoder import Runtime
 from adaptsvc.serving.predictor import build
 from adaptsvc.types import Float32
@@ -103,7 +105,7 @@ class Bench:
     def waiting(self) -> int:
         """Messages that a worker starting now would be given."""
         return self.log.consumer(
-            self.settings.stream.group, ["images.unlabeled"], member="worker"
+            self.settings.stream.group, ["images.unlabeled", "images.labeled"], member="worker"
         ).lag()
 
     def all_of(self, topic: str, partition: int = 0) -> list[NewMessage]:
@@ -628,3 +630,97 @@ def test_a_version_too_large_for_the_shared_state_is_a_failed_round(
     drain(bench.worker)
     assert (bench.observer.rounds, bench.serving) == (["failed"], 0)
     assert "at most 8 go to Redis" in bench.events()[0]["reasons"][0]
+
+
+def short(settings: Settings, images: int) -> Settings:
+    """Settings whose window has bytes for so many images, far fewer than start a round."""
+    image_bytes = 3 * 32 * 32 + 4 * len(settings.classes) + 1024
+    return teaching(
+        settings,
+        learn={"round_images": 100, "window_images": 200, "window_bytes": images * image_bytes},
+    )
+
+
+@VIT
+def test_a_window_full_of_new_images_starts_a_round_and_no_image_misses_it(
+    prepared: Settings, png: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: list[str] = []
+    original = Learner.learn
+
+    def noting(self: Learner, samples: Any, *args: Any, **kwargs: Any) -> Any:
+        learned.extend(sample.image_id for sample in samples)
+        return original(self, samples, *args, **kwargs)
+
+    monkeypatch.setattr(Learner, "learn", noting)
+    bench = Bench(short(prepared, 8))
+    sent = pictures(png, 24)
+    bench.send(sent)
+    drain(bench.worker)
+    assert bench.observer.rounds == ["promoted"] * 3
+    assert sorted(learned) == sorted(sent)
+
+
+@VIT
+def test_a_full_window_pauses_reading_and_the_worker_stays_a_member(
+    prepared: Settings, png: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(short(prepared, 8))
+    bench.send(pictures(png, 24))
+    with monkeypatch.context() as patch:
+        patch.setattr(Rounds, "due", lambda _self, _intake: None)
+        assert [bench.worker.run_once(1000.0).received for _ in range(3)] == [8, 0, 0]
+        assert bench.worker._consumer.lag() == 16
+        assert len(bench.worker._intake.window) == 8
+    drain(bench.worker)
+    assert bench.observer.rounds == ["promoted"]
+    drain(bench.worker)
+    assert bench.observer.rounds == ["promoted"] * 3
+
+
+@VIT
+def test_a_label_that_waits_is_committed_and_not_lost_by_a_kill(
+    prepared: Settings, png: Callable[[int], bytes]
+) -> None:
+    bench = Bench(teaching(prepared))
+    bench.log.append("images.labeled", [NewMessage("image-3", b"", {"label": b"dog"})])
+    drain(bench.worker)
+    assert bench.waiting() == 0, "nothing is read again"
+    bench.restart()
+    bench.send(pictures(png, 4))
+    drain(bench.worker, 20_000.0)
+    (reference,) = checkpoints.load(bench.settings.checkpoint).labels
+    assert (reference.image_id, reference.label) == ("image-3", "dog")
+    assert bench.all_of("images.deadletter") == []
+
+
+@VIT
+def test_a_label_read_after_the_last_checkpoint_is_read_again_after_a_kill(
+    prepared: Settings, png: Callable[[int], bytes]
+) -> None:
+    bench = Bench(teaching(prepared))
+    bench.send(pictures(png, 1))
+    drain(bench.worker)
+    bench.log.append("images.labeled", [NewMessage("image-3", b"", {"label": b"dog"})])
+    drain(bench.worker)
+    assert checkpoints.load(bench.settings.checkpoint).join.waiting == ()
+    bench.restart()
+    drain(bench.worker, 20_000.0)
+    (waiting,) = checkpoints.load(bench.settings.checkpoint).join.waiting
+    assert (waiting[0], waiting[-1]) == ("image-3", "dog")
+
+
+@VIT
+def test_a_label_that_waited_in_vain_is_buried_once_and_forgotten_in_the_checkpoint(
+    prepared: Settings,
+) -> None:
+    bench = Bench(teaching(prepared, tune={"label_ttl_s": 100.0}))
+    bench.log.append("images.labeled", [NewMessage("a", b"", {"label": b"dog"})])
+    drain(bench.worker)
+    later = time.time() + 1000.0
+    assert bench.worker.run_once(later).dead_letters == 1
+    assert checkpoints.load(bench.settings.checkpoint).join.waiting == ()
+    bench.restart()
+    assert bench.worker.run_once(later).dead_letters == 0
+    (letter,) = bench.all_of("images.deadletter")
+    assert letter.headers["reason"] == b"ImageNotSeenError"

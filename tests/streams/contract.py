@@ -111,6 +111,13 @@ class LogContract:
     def test_append_of_nothing_stores_nothing(self, bench: Bench) -> None:
         assert bench.log.append("images", []) == ()
 
+    def test_bounds_are_the_first_offset_kept_and_the_next_one(self, bench: Bench) -> None:
+        assert (bench.log.bounds(EVENTS).first, bench.log.bounds(EVENTS).end) == (0, 0)
+        bench.log.append("events", numbered(3))
+        assert (bench.log.bounds(EVENTS).first, bench.log.bounds(EVENTS).end) == (0, 3)
+        with pytest.raises(UnknownTopicError):
+            bench.log.bounds(TopicPartition("events", 1))
+
     def test_messages_of_a_key_arrive_in_the_order_of_their_append(self, bench: Bench) -> None:
         for first in range(0, 200, 20):
             bench.log.append("images", numbered(20, first=first))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptsvc.adapt.window import Sample, Window
+from adaptsvc.adapt.window import Sample, Window, capacity
 
 arrivals = st.lists(st.sampled_from("abcdefgh"), max_size=40)
 
@@ -17,8 +17,8 @@ def sample(image_id: str, weight: float = 1.0) -> Sample:
     return Sample(image_id, pixels, zero_shot, weight, ("images.unlabeled", 0, 7))
 
 
-def filled(capacity: int, ids: list[str]) -> Window:
-    window = Window(capacity)
+def filled(images: int, ids: list[str]) -> Window:
+    window = Window(images)
     for image_id in ids:
         window.add(sample(image_id))
     return window
@@ -72,3 +72,43 @@ def test_an_image_that_comes_again_replaces_its_older_entry() -> None:
 def test_a_window_that_holds_nothing_is_refused(capacity: int) -> None:
     with pytest.raises(ValueError, match=f"window of {capacity} images; it must hold at least 1"):
         Window(capacity)
+
+
+@settings(deadline=None)
+@given(
+    images=st.integers(1, 6),
+    events=st.lists(st.sampled_from([*"abcdefghij", "take"]), max_size=60),
+)
+def test_no_image_leaves_before_a_round_took_it_unless_the_window_is_full(
+    images: int, events: list[str]
+) -> None:
+    window, untaken = Window(images), set[str]()
+    for event in events:
+        if event == "take":
+            window.take()
+            untaken.clear()
+        elif event in names(window) or not window.is_full:
+            fresh = event not in names(window)
+            window.add(sample(event))
+            untaken |= {event} if fresh else set()
+        assert untaken <= set(names(window))
+        assert (window.fresh, window.is_full) == (len(untaken), len(untaken) == images)
+        assert len(window) <= images
+
+
+def test_an_image_a_round_took_is_forgotten_first_however_late_it_came_again() -> None:
+    window = filled(3, ["old"])
+    window.take()
+    for name in ("a", "b", "old", "c"):
+        window.add(sample(name))
+    assert names(window) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("most_bytes", "fit"), [(20, 2), (29, 2), (30, 3), (10**9, 5)], ids=str)
+def test_a_window_is_bounded_in_number_and_in_bytes(most_bytes: int, fit: int) -> None:
+    assert capacity(5, most_bytes, image_bytes=10) == fit
+
+
+def test_bytes_for_not_even_two_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="give it at least 20"):
+        capacity(5, 19, image_bytes=10)
