@@ -154,6 +154,4 @@ async def _capped(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
 
 
 def _too_large(size: int, limit: int, field: str) -> RequestError:
-    return RequestError(
-        413, field, f"got {size} bytes, at most {limit} are allowed; send less"
-    )
+    return RequestError(413, field, f"got {size} bytes, at most {limit} are allowed; send less")
