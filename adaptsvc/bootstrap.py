@@ -19,6 +19,7 @@ from adaptsvc.clip.load import Clip, load
 from adaptsvc.clip.prompt import Prompt
 from adaptsvc.config import Settings
 from adaptsvc.learner import Learner
+from adaptsvc.logs import open_log
 from adaptsvc.metrics import Observer
 from adaptsvc.publishing import Publisher, ensure_base, zero_shot_draft
 from adaptsvc.serving.encoder import Encoder, Runtime
@@ -29,8 +30,6 @@ from adaptsvc.versions.manifest import Draft, Manifest
 from adaptsvc.versions.pointer import FilePointer
 from adaptsvc.versions.store import Version, VersionStore
 from adaptsvc.worker import Parts, Worker
-from streams.sqlite import SqliteLog
-from streams.topics import load_topics
 
 log = logging.getLogger(__name__)
 TEXT_TOLERANCE = 1e-4
@@ -69,14 +68,6 @@ def zero_shot_predictor(settings: Settings) -> Predictor:
     draft, head = _zero_shot(clip, prompt, encoder, settings)
     manifest = Manifest.seal(draft, id=0, created_at=datetime.now(UTC), files={})
     return Predictor(encoder, Version(manifest, {}, head))
-
-
-def open_log(settings: Settings) -> SqliteLog:
-    """The embedded stream; its file is made when missing."""
-    settings.home.mkdir(parents=True, exist_ok=True)
-    return SqliteLog(
-        settings.stream_file, load_topics(), session_timeout_s=settings.stream.session_timeout_s
-    )
 
 
 def run_worker(

@@ -17,7 +17,6 @@ from typing import Annotated, Any
 import typer
 from prometheus_client import CollectorRegistry, start_http_server
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from adaptsvc import config
@@ -27,6 +26,7 @@ from adaptsvc.errors import AdaptsvcError, ConfigError
 from adaptsvc.evaluation.command import EXAMPLE as EVAL_EXAMPLE
 from adaptsvc.evaluation.command import evaluate
 from adaptsvc.evaluation.stream_command import STREAM_EXAMPLE, evaluate_stream
+from adaptsvc.logs import open_log
 from adaptsvc.metrics import Observer, PrometheusObserver
 from adaptsvc.processes import (
     Child,
@@ -36,14 +36,13 @@ from adaptsvc.processes import (
     stop_on_signals,
     worker_command,
 )
+from adaptsvc.replay_command import REPLAY_EXAMPLE, replay
 from adaptsvc.versions.manifest import Manifest
 from adaptsvc.versions.pointer import FilePointer
 from adaptsvc.versions.store import VersionStore
 from streams.errors import StreamError
 from streams.labels import label_messages, read_labels
-from streams.replay import file_messages, image_files, send
-from streams.sqlite import SqliteLog
-from streams.topics import load_topics
+from streams.replay import send
 
 log = logging.getLogger(__name__)
 LABELS = "images.labeled"
@@ -150,29 +149,7 @@ def classify(
         raise typer.Exit(FAILED)
 
 
-@app.command(epilog="Example: adaptsvc replay ./photos --rate 20")
-def replay(
-    folder: Annotated[Path, typer.Argument(help="Its image files are sent, subfolders included.")],
-    topic: Annotated[str, typer.Option(help="Where to.")] = "images.unlabeled",
-    rate: Annotated[float, typer.Option(min=0, help="Images a second; 0 does not wait.")] = 0,
-) -> None:
-    """Send a folder of images to the stream."""
-    if not (files := image_files(folder)):
-        raise AdaptsvcError(
-            f"{folder} holds no image files; expected .jpg, .png, .webp, .bmp or .gif"
-        )
-    stream = _open_stream(_read())
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("sending", total=len(files))
-        sent = send(
-            stream,
-            topic,
-            file_messages(files, root=folder),
-            rate=rate or float("inf"),
-            sent=lambda count: progress.advance(task, count),
-        )
-    stream.close()
-    typer.echo(f"{sent} images sent to {topic}")
+app.command("replay", epilog=REPLAY_EXAMPLE)(replay)
 
 
 @app.command(epilog="Example: adaptsvc label photos/labels.csv")
@@ -188,7 +165,7 @@ def label(
             f"{file} has the labels {', '.join(unknown[:5])}, which are no class names; expected "
             f"{', '.join(settings.classes)}: correct them or set ADAPTSVC_CLASSES"
         )
-    stream = _open_stream(settings)
+    stream = open_log(settings)
     sent = send(stream, LABELS, label_messages(rows, folder=file.parent), rate=float("inf"))
     stream.close()
     typer.echo(f"{sent} labels sent to {LABELS}; {settings.tune.labels_min} new ones start a round")
@@ -279,11 +256,6 @@ def _refuse_open_network(settings: Settings) -> None:
             f"serve.host is {settings.serve.host!r}; there are no API keys yet, so only "
             f"{', '.join(LOOPBACK)} are served: put an authenticating proxy in front"
         )
-
-
-def _open_stream(settings: Settings) -> SqliteLog:
-    settings.home.mkdir(parents=True, exist_ok=True)
-    return SqliteLog(settings.stream_file, load_topics())
 
 
 def _classify_here(files: list[Path], classes: str) -> list[Row]:

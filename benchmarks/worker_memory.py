@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from adaptsvc import config
-from adaptsvc.bootstrap import build_worker, open_log
+from adaptsvc.bootstrap import build_worker
 from adaptsvc.config import Settings
 from adaptsvc.intake import IMAGES
+from adaptsvc.logs import open_log
 from adaptsvc.metrics import Observer
 from adaptsvc.worker import Worker
 from benchmarks.figures import Figure, at_most, publish

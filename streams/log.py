@@ -113,6 +113,13 @@ class Log(Protocol):
             UnknownTopicError: the topic or partition is not in the table.
         """
 
+    def bounds(self, partition: TopicPartition) -> Bounds:
+        """The first offset kept, and the one that the next message will have.
+
+        Raises:
+            UnknownTopicError: the topic or partition is not in the table.
+        """
+
     def close(self) -> None:
         """Let go of the log; close its consumers first. Harmless twice."""
 
@@ -156,6 +163,12 @@ class MemoryLog:
         self._check_open()
         self._store.topics.check_partition(partition)
         return tuple(self._store.scan(partition, offset=offset, limit=limit))
+
+    def bounds(self, partition: TopicPartition) -> Bounds:
+        """See `Log.bounds`."""
+        self._check_open()
+        self._store.topics.check_partition(partition)
+        return self._store.bounds(partition)
 
     def close(self) -> None:
         """See `Log.close`."""

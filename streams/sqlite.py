@@ -110,6 +110,12 @@ class SqliteLog:
         with self._lock, closing(self._store.scan(partition, offset=offset, limit=limit)) as scan:
             return tuple(message for message in scan if message.offset < offset + limit)
 
+    def bounds(self, partition: TopicPartition) -> Bounds:
+        """See `streams.log.Log.bounds`."""
+        self._topics.check_partition(partition)
+        with self._lock:
+            return self._store.bounds(partition)
+
     def enforce_retention(self, now_s: float, *, delete_unread: bool = False) -> RetentionReport:
         """Delete the oldest messages that are beyond their topic's age or bytes.
 

@@ -348,6 +348,13 @@ class LogContract:
         assert values(bench.log.read(EVENTS, offset=2, limit=3)) == [2, 3, 4]
         assert bench.log.read(EVENTS, offset=10, limit=5) == ()
 
+    def test_bounds_are_the_first_offset_kept_and_the_next_one(self, bench: Bench) -> None:
+        bench.log.append("events", numbered(10))
+        bounds = bench.log.bounds(EVENTS)
+        assert (bounds.first, bounds.end) == (0, 10)
+        with pytest.raises(UnknownTopicError):
+            bench.log.bounds(TopicPartition("events", 1))
+
     def test_a_closed_consumer_or_log_says_so_and_closes_twice(self, bench: Bench) -> None:
         consumer = bench.log.consumer("g", ["images"])
         for _ in range(2):
@@ -362,3 +369,5 @@ class LogContract:
             bench.log.consumer("g", ["images"])
         with pytest.raises(LogClosedError, match="is closed"):
             bench.log.read(EVENTS, offset=0, limit=1)
+        with pytest.raises(LogClosedError):
+            bench.log.bounds(EVENTS)
