@@ -62,6 +62,22 @@ class ServeSettings(_Section):
     poll_interval_s: float = Field(0.5, gt=0, description="How often the version pointer is read.")
 
 
+class SampleSettings(_Section):
+    """Which answered images the service sends to the stream."""
+
+    fraction: float = Field(
+        0.0, ge=0, le=1, description="Share of the answered images that is published; 0 is off."
+    )
+    per_second: float = Field(
+        5.0, gt=0, description="Most images a second, all service processes together."
+    )
+    queue_images: int = Field(
+        64, ge=1, description="Images that wait to be published, per process; more are dropped."
+    )
+    queue_bytes: int = Field(32 * 2**20, ge=1, description="Their bytes, per process.")
+    flush_s: float = Field(2.0, ge=0, description="How long a stopping service still publishes.")
+
+
 class StreamSettings(_Section):
     """Where images come from."""
 
@@ -222,6 +238,7 @@ class Settings(BaseSettings):
     )
     images: ImagesSettings = ImagesSettings()
     serve: ServeSettings = ServeSettings()
+    sample: SampleSettings = SampleSettings()
     stream: StreamSettings = StreamSettings()
     learn: LearnSettings = LearnSettings()
     tune: TuneSettings = TuneSettings()

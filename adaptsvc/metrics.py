@@ -16,6 +16,7 @@ from adaptsvc.types import Prediction
 Stage: TypeAlias = Literal["decode", "infer"]
 Outcome: TypeAlias = Literal["promoted", "refused", "failed", "conflict", "stopped", "skipped"]
 MessageOutcome: TypeAlias = Literal["learned", "dead_letter", "duplicate"]
+SampleOutcome: TypeAlias = Literal["published", "over_cap", "queue_full", "log_refused", "stopping"]
 
 PREFIX = "adaptsvc"
 SHARE_BUCKETS = tuple(step / 20 for step in range(1, 20))
@@ -39,6 +40,9 @@ class Observer:
 
     def swap_failed(self) -> None:
         """A version was not taken."""
+
+    def sampled(self, outcome: SampleOutcome, images: int) -> None:
+        """That many answered images were chosen for the stream, and came to this."""
 
     def received(self, topic: str, outcome: MessageOutcome, messages: int) -> None:
         """The worker dealt with that many messages."""
@@ -122,6 +126,12 @@ class PrometheusObserver(Observer):
         self._swaps = Counter(
             f"{PREFIX}_swaps_total", "Swaps, by outcome.", ["outcome"], registry=registry
         )
+        self._samples = Counter(
+            f"{PREFIX}_samples_total",
+            "Answered images chosen for the stream: published, or why not.",
+            ["outcome"],
+            registry=registry,
+        )
 
     def _learning(self, registry: CollectorRegistry) -> None:
         self._messages = Counter(
@@ -204,6 +214,10 @@ class PrometheusObserver(Observer):
     def swap_failed(self) -> None:
         """A version was not taken."""
         self._swaps.labels("refused").inc()
+
+    def sampled(self, outcome: SampleOutcome, images: int) -> None:
+        """That many answered images were chosen for the stream, and came to this."""
+        self._samples.labels(outcome).inc(images)
 
     def received(self, topic: str, outcome: MessageOutcome, messages: int) -> None:
         """The worker dealt with that many messages."""
