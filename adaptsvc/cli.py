@@ -37,6 +37,7 @@ from adaptsvc.processes import (
     worker_command,
 )
 from adaptsvc.replay_command import REPLAY_EXAMPLE, replay
+from adaptsvc.reproduce_command import REPRODUCE_EXAMPLE, reproduce
 from adaptsvc.versions.manifest import Manifest
 from adaptsvc.versions.pointer import FilePointer
 from adaptsvc.versions.store import VersionStore
@@ -238,6 +239,9 @@ def activate(version: int) -> None:
     VersionStore(settings.store).load(version)
     FilePointer(settings.pointer).force(version)
     typer.echo(f"version {version} serves from now on")
+
+
+versions.command("reproduce", epilog=REPRODUCE_EXAMPLE)(reproduce)
 
 
 def _read() -> Settings:

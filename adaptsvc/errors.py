@@ -14,7 +14,8 @@
     │   ├── VersionNotFoundError
     │   ├── VersionCorruptError  a digest, schema or self-test does not hold
     │   ├── ForeignBaseError     the version was made for another base model
-    │   └── PromotionConflictError  somebody else promoted first
+    │   ├── PromotionConflictError  somebody else promoted first
+    │   └── NotReproducibleError    its round cannot be run again
     ├── ObjectiveError          an objective was given shapes or values it cannot use
     │   └── NonFiniteStepError  a step produced NaN or Inf and was undone
     ├── RanksError              the processes that learn together cannot start or lost one another
@@ -107,6 +108,10 @@ class ForeignBaseError(VersionError):
 
 class PromotionConflictError(VersionError):
     """The version's parent is no longer the current version."""
+
+
+class NotReproducibleError(VersionError):
+    """The round of a version cannot be run again: something it was made of is gone or not what it was."""
 
 
 class ObjectiveError(AdaptsvcError):

@@ -56,6 +56,7 @@ class RoundContext:
         labels: held-out labeled images, none of them learned from.
         offsets: of the stream, when it started.
         seed: of its draws.
+        record: what it was made of, for the store; may be empty.
     """
 
     parent: Version
@@ -63,6 +64,7 @@ class RoundContext:
     labels: Sequence[LabeledSample]
     offsets: dict[str, int]
     seed: int
+    record: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

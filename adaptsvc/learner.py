@@ -117,6 +117,11 @@ class Learner:
         tuned_head = bool(gap.abs().max() > TUNED_HEAD)
         self._tuned = gap if tuned_head else torch.zeros_like(gap)
 
+    @property
+    def ranks(self) -> int:
+        """How many processes share a round."""
+        return self._ranks.size
+
     def class_embeddings(self) -> Float32:
         """What the prompt says now: (C, D), unit norm."""
         with torch.no_grad():

@@ -25,7 +25,10 @@ from streams.message import NewMessage
 log = logging.getLogger(__name__)
 TOPIC = "images.unlabeled"
 BATCH_IMAGES = 16  # that share one flush to the disk
-HASH_DIGITS = 16  # of the image id, hexadecimal
+HASH_DIGITS, HASHES = (
+    16,
+    2.0**64,
+)  # so many hexadecimal digits of the image id, and what they can say
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ def is_chosen(image_id: str, fraction: float) -> bool:
         >>> [is_chosen("40" + "0" * 62, share) for share in (0.0, 0.25, 0.26, 1.0)]
         [False, False, True, True]
     """
-    return int(image_id[:HASH_DIGITS], 16) < fraction * 16**HASH_DIGITS
+    return int(image_id[:HASH_DIGITS], 16) < fraction * HASHES
 
 
 class Sampler:
@@ -120,7 +123,7 @@ class Sampler:
         self._allowance = Allowance(limits.per_second)
         self._changed = threading.Condition()
         self._queue: deque[Answered] = deque()
-        self._images = self._bytes = 0  # waiting or being written
+        self._images, self._bytes = 0, 0  # waiting or being written
         self._closing = self._abandoned = self._failing = False
         self._thread = threading.Thread(target=self._run, name="publish-samples", daemon=True)
 

@@ -3,7 +3,7 @@
 It knows nothing of which version serves.
 
     base/<sha256>/      model.onnx  model.data  preprocess.json  [tuned.safetensors]
-    versions/000012/    manifest.json  delta.safetensors  head.safetensors
+    versions/000012/    manifest.json  delta.safetensors  head.safetensors  [round.json]
     refused/            like versions/, with reason.json; kept for inspection, never served
 """
 
@@ -34,6 +34,7 @@ DELTA, HEAD, MANIFEST, REASON = (
     "manifest.json",
     "reason.json",
 )
+RECORD = "round.json"  # only of versions that were learned: what their round was made of
 REFUSED_KEPT = 20
 
 
@@ -142,10 +143,20 @@ class VersionStore:
             with staging(self.root / "base") as content:
                 (self.root / "base" / digest).rename(content / digest)
 
-    def publish(self, draft: Draft, delta: Tensors, head: Head) -> Manifest:
-        """Store a version under the next free id; it is complete or not there at all."""
+    def publish(self, draft: Draft, delta: Tensors, head: Head, *, record: bytes = b"") -> Manifest:
+        """Store a version under the next free id; it is complete or not there at all.
+
+        Args:
+            draft: what it says of itself.
+            delta: what it changes of the base.
+            head: its class head.
+            record: what its round was made of, as adaptsvc.versions.round_record writes it; may be empty.
+        """
         with staging(self.root / "versions") as content:
             files = _write_tensors(content, delta, head)
+            if record:
+                write_atomic(content / RECORD, record)
+                files[RECORD] = hashlib.sha256(record).hexdigest()
             while True:
                 version = max(self.ids(), default=-1) + 1
                 manifest = Manifest.seal(draft, id=version, created_at=self._clock(), files=files)
@@ -226,6 +237,16 @@ class VersionStore:
             tensors.from_bytes(content[DELTA], version),
             Head.from_bytes(content[HEAD], version),
         )
+
+    def record(self, version: int) -> bytes:
+        """What the round of a version was made of, its digest verified; empty where none was kept.
+
+        Raises:
+            VersionNotFoundError: no such version.
+            VersionCorruptError: the file is missing or altered.
+        """
+        manifest = self.manifest(version)
+        return self._verified(manifest, RECORD) if RECORD in manifest.files else b""
 
     def _verified(self, manifest: Manifest, name: str) -> bytes:
         path = self._directory(manifest.id) / name

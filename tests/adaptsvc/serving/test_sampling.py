@@ -220,8 +220,7 @@ def test_a_log_that_refuses_costs_its_batches_and_is_opened_again(
 def test_a_log_that_cannot_be_opened_is_tried_again_with_the_next_image(
     tally: Tally, png: Callable[..., bytes]
 ) -> None:
-    logs: list[Log] = [MemoryLog(TOPICS)]
-    opened = iter([RuntimeError("no broker"), logs[0]])
+    opened: Iterator[Log | RuntimeError] = iter([RuntimeError("no broker"), MemoryLog(TOPICS)])
 
     def open_log() -> Log:
         found = next(opened)
