@@ -17,13 +17,11 @@ from typing import Annotated, Any
 import typer
 from prometheus_client import CollectorRegistry, start_http_server
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from adaptsvc import config, topics
 from adaptsvc.classify import Row, classify_by, classify_here, current_predictor
 from adaptsvc.config import Settings
-from adaptsvc.deadletters import DEAD_LETTERS, send_back
 from adaptsvc.errors import AdaptsvcError, ConfigError
 from adaptsvc.evaluation.command import EXAMPLE as EVAL_EXAMPLE
 from adaptsvc.evaluation.command import evaluate
@@ -37,13 +35,14 @@ from adaptsvc.processes import (
     stop_on_signals,
     worker_command,
 )
+from adaptsvc.replay_command import REPLAY_EXAMPLE, replay
+from adaptsvc.reproduce_command import REPRODUCE_EXAMPLE, reproduce
 from adaptsvc.state import open_state
 from adaptsvc.streaming import open_log
 from adaptsvc.versions.manifest import Manifest
 from streams.errors import StreamError
 from streams.label_file import label_messages, read_labels
-from streams.replay import file_messages, image_files, send
-from streams.topics import load_topics
+from streams.replay import send
 
 log = logging.getLogger(__name__)
 LABELS, DEADLETTER = "images.labeled", "deadletter"
@@ -151,51 +150,7 @@ def classify(
         raise typer.Exit(FAILED)
 
 
-@app.command(epilog="Example: adaptsvc replay ./photos --rate 20")
-def replay(
-    folder: Annotated[
-        Path | None, typer.Argument(help="Its image files are sent, subfolders included.")
-    ] = None,
-    source: Annotated[
-        str, typer.Option("--from", help="`deadletter`: send dead letters back instead, each once.")
-    ] = "",
-    topic: Annotated[str, typer.Option(help="Where to.")] = "images.unlabeled",
-    rate: Annotated[float, typer.Option(min=0, help="Images a second; 0 does not wait.")] = 0,
-) -> None:
-    """Send a folder of images to the stream, or dead letters back to where they came from."""
-    if source not in ("", DEADLETTER) or (folder is None) != bool(source):
-        raise ConfigError(
-            f"got --from {source!r}, folder {folder}; give a folder or --from deadletter"
-        )
-    if folder is None:
-        _send_letters_back(_read(), rate or float("inf"))
-        return
-    if not (files := image_files(folder)):
-        raise AdaptsvcError(
-            f"{folder} holds no image files; expected .jpg, .png, .webp, .bmp or .gif"
-        )
-    stream = open_log(_read())
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("sending", total=len(files))
-        sent = send(
-            stream,
-            topic,
-            file_messages(files, root=folder),
-            rate=rate or float("inf"),
-            sent=lambda count: progress.advance(task, count),
-        )
-    stream.close()
-    typer.echo(f"{sent} images sent to {topic}")
-
-
-def _send_letters_back(settings: Settings, rate: float) -> None:
-    stream = open_log(settings)
-    partitions = load_topics().spec(DEAD_LETTERS).partitions
-    done = send_back(stream, settings.replayed, partitions=partitions, rate=rate)
-    stream.close()
-    for reason in done.refused:
-        _say(reason)
-    typer.echo(f"{done.sent} dead letters sent back, {len(done.refused)} cannot be")
+app.command("replay", epilog=REPLAY_EXAMPLE)(replay)
 
 
 @app.command(epilog="Example: adaptsvc label photos/labels.csv")
@@ -284,6 +239,9 @@ def activate(version: int) -> None:
     state.store.share(version)
     state.pointer.force(version)
     typer.echo(f"version {version} serves from now on")
+
+
+versions.command("reproduce", epilog=REPRODUCE_EXAMPLE)(reproduce)
 
 
 def _read() -> Settings:

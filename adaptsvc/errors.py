@@ -18,7 +18,8 @@
     │   ├── VersionCorruptError  a digest, schema or self-test does not hold
     │   ├── VersionTooLargeError  it is over the cap of what all processes share
     │   ├── ForeignBaseError     the version was made for another base model
-    │   └── PromotionConflictError  somebody else promoted first
+    │   ├── PromotionConflictError  somebody else promoted first
+    │   └── NotReproducibleError    its round cannot be run again
     ├── StateError              what all processes share was not read or written
     │   ├── StateUnavailableError  nobody answers; whether a write was done is not known
     │   ├── StateRefusedError    it answers, and says no
@@ -155,6 +156,10 @@ class LeaseLostError(StateError):
     def __init__(self, message: str, token: int) -> None:
         super().__init__(message)
         self.token = token
+
+
+class NotReproducibleError(VersionError):
+    """The round of a version cannot be run again: something it was made of is gone or not what it was."""
 
 
 class ObjectiveError(AdaptsvcError):

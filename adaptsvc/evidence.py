@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from adaptsvc.adapt.labels import LabeledSample
 from adaptsvc.adapt.window import Sample
-from adaptsvc.config import GuardSettings, Settings
+from adaptsvc.config import Settings
 from adaptsvc.learner import Candidate
+from adaptsvc.sections import GuardSettings
 from adaptsvc.serving.encoder import Encoder, Runtime
 from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.serving.predictor import logits_of
@@ -56,6 +57,7 @@ class RoundContext:
         labels: held-out labeled images, none of them learned from.
         offsets: of the stream, when it started.
         seed: of its draws.
+        record: what it was made of, for the store; may be empty.
     """
 
     parent: Version
@@ -63,6 +65,7 @@ class RoundContext:
     labels: Sequence[LabeledSample]
     offsets: dict[str, int]
     seed: int
+    record: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,8 @@ from adaptsvc.adapt.window import Sample
 from adaptsvc.clip.load import Clip
 from adaptsvc.clip.prompt import Prompt
 from adaptsvc.clip.tower import Tower, numpy_of
-from adaptsvc.config import LearnSettings
 from adaptsvc.errors import NonFiniteStepError, ParityError, RanksError
+from adaptsvc.sections import LearnSettings
 from adaptsvc.serving.encoder import Encoder
 from adaptsvc.serving.predictor import logits_of
 from adaptsvc.trust.calibration import softmax
@@ -116,6 +116,11 @@ class Learner:
             gap = head - self._prompt()
         tuned_head = bool(gap.abs().max() > TUNED_HEAD)
         self._tuned = gap if tuned_head else torch.zeros_like(gap)
+
+    @property
+    def ranks(self) -> int:
+        """How many processes share a round."""
+        return self._ranks.size
 
     def class_embeddings(self) -> Float32:
         """What the prompt says now: (C, D), unit norm."""

@@ -19,6 +19,7 @@ MessageOutcome: TypeAlias = Literal["learned", "dead_letter", "duplicate"]
 LabelTrouble: TypeAlias = Literal[
     "again", "contradicts", "unknown_class", "expired", "crowded_out", "image_gone", "bad_image"
 ]
+SampleOutcome: TypeAlias = Literal["published", "over_cap", "queue_full", "log_refused", "stopping"]
 
 PREFIX = "adaptsvc"
 SHARE_BUCKETS = tuple(step / 20 for step in range(1, 20))
@@ -42,6 +43,9 @@ class Observer:
 
     def swap_failed(self) -> None:
         """A version was not taken."""
+
+    def sampled(self, outcome: SampleOutcome, images: int) -> None:
+        """That many answered images were chosen for the stream, and came to this."""
 
     def received(self, topic: str, outcome: MessageOutcome, messages: int) -> None:
         """The worker dealt with that many messages."""
@@ -138,6 +142,12 @@ class PrometheusObserver(Observer):
         )
         self._swaps = Counter(
             f"{PREFIX}_swaps_total", "Swaps, by outcome.", ["outcome"], registry=registry
+        )
+        self._samples = Counter(
+            f"{PREFIX}_samples_total",
+            "Answered images chosen for the stream: published, or why not.",
+            ["outcome"],
+            registry=registry,
         )
 
     def _learning(self, registry: CollectorRegistry) -> None:
@@ -251,6 +261,10 @@ class PrometheusObserver(Observer):
     def swap_failed(self) -> None:
         """A version was not taken."""
         self._swaps.labels("refused").inc()
+
+    def sampled(self, outcome: SampleOutcome, images: int) -> None:
+        """That many answered images were chosen for the stream, and came to this."""
+        self._samples.labels(outcome).inc(images)
 
     def received(self, topic: str, outcome: MessageOutcome, messages: int) -> None:
         """The worker dealt with that many messages."""

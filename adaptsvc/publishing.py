@@ -92,7 +92,7 @@ class Publisher:
         if evidence.reasons:
             self._store.refuse(draft, candidate.delta, head, evidence.reasons)
             return Decision("refused", parent, evidence.reasons, evidence)
-        manifest = self._store.publish(draft, candidate.delta, head)
+        manifest = self._store.publish(draft, candidate.delta, head, record=context.record)
         try:
             self._pointer.compare_and_set(parent, manifest.id)
         except PromotionConflictError as exc:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,15 +26,16 @@ from adaptsvc.intake import Intake
 from adaptsvc.learner import Candidate, Learner
 from adaptsvc.metrics import Observer, Outcome
 from adaptsvc.publishing import Publisher
+from adaptsvc.recording import record_images, record_labels, this_machine
 from adaptsvc.trust.guard import judge_labels, judge_window
 from adaptsvc.trust.patience import Action, Patience, PatienceLimits, after
 from adaptsvc.trust.patience import Outcome as Trial
-from adaptsvc.tuner import Start, Tuner
+from adaptsvc.tuner import Tuner, start_from
 from adaptsvc.versions.pointer import Pointer
+from adaptsvc.versions.round_record import Kind, RoundRecord
 from adaptsvc.versions.store import Store
 
 log = logging.getLogger(__name__)
-Kind: TypeAlias = Literal["images", "labels"]
 SEED_STEP = 1_000_003  # rounds of two seeds do not share draws
 
 
@@ -184,6 +184,7 @@ class Rounds:
         try:
             candidate = self._candidate(kind, intake, context)
             self._between_steps()
+            context = replace(context, record=self._record(kind, intake, context).to_bytes())
             decision = self._parts.publisher.decide(self._parts.learner, candidate, context)
         except (NonFiniteStepError, ParityError, VersionTooLargeError) as exc:
             log.error("the round failed: %s; the serving version stays", exc)
@@ -214,19 +215,19 @@ class Rounds:
                 context.seed,
                 between_steps=self._between_steps,
             )
-        start = Start(
-            text=learner.class_embeddings(),
-            zero_shot=learner.zero_shot_embeddings,
-            context=version.head.context,
-            logit_scale=version.manifest.logit_scale,
-        )
         return self._tuner.tune(
-            start,
+            start_from(version, learner),
             intake.labels.training,
             self._settings.tune,
             seed=context.seed,
             between_steps=self._between_steps,
         )
+
+    def _record(self, kind: Kind, intake: Intake, context: RoundContext) -> RoundRecord:
+        machine = this_machine(self._settings.learn.device, self._parts.learner.ranks)
+        if kind == "images":
+            return record_images(context.samples, machine)
+        return record_labels(intake.labels.training, machine)
 
     def _bear(self, outcome: Outcome, evidence: Evidence | None, version: int) -> Action:
         """Count what the round came to, and go back when it is too much."""

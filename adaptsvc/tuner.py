@@ -20,9 +20,10 @@ from adaptsvc.adapt.labeled_objectives import labeled_objective
 from adaptsvc.adapt.labels import LabeledSample
 from adaptsvc.adapt.tuning import Tuning, TuningSteps
 from adaptsvc.clip.tower import Tower, numpy_of
-from adaptsvc.config import TuneSettings
-from adaptsvc.learner import Candidate, batches
+from adaptsvc.learner import Candidate, Learner, batches
+from adaptsvc.sections import TuneSettings
 from adaptsvc.types import Float32
+from adaptsvc.versions.store import Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,16 @@ class Start:
     zero_shot: Float32
     context: Float32
     logit_scale: float
+
+
+def start_from(version: Version, learner: Learner) -> Start:
+    """Where a round on labels starts, once the learner has loaded the version."""
+    return Start(
+        text=learner.class_embeddings(),
+        zero_shot=learner.zero_shot_embeddings,
+        context=version.head.context,
+        logit_scale=version.manifest.logit_scale,
+    )
 
 
 class Tuner:

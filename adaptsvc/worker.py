@@ -25,10 +25,11 @@ from adaptsvc.intake import IMAGES, LABELS, Intake, Source
 from adaptsvc.learner import Learner
 from adaptsvc.metrics import Observer
 from adaptsvc.publishing import Publisher
-from adaptsvc.rounds import Kind, Round, Rounds, StopRound
+from adaptsvc.rounds import Round, Rounds, StopRound
 from adaptsvc.trust.patience import Patience
 from adaptsvc.types import Float32, UInt8
 from adaptsvc.versions.pointer import Pointer
+from adaptsvc.versions.round_record import Kind
 from adaptsvc.versions.store import Store
 from streams.log import Consumer, Log
 from streams.message import Message, NewMessage, TopicPartition

@@ -1,4 +1,7 @@
-"""Sends images to a topic: from files, at a rate. Knows nothing of what reads them."""
+"""Sends images to a topic: from files, at a rate. Knows nothing of what reads them.
+
+`streams.again` gives the messages of a topic instead of files.
+"""
 
 import mimetypes
 import time
@@ -39,6 +42,7 @@ def send(
     rate: float,
     sent: Callable[[int], None] = lambda _count: None,
     sleep: Callable[[float], None] = time.sleep,
+    now: Callable[[], float] = time.monotonic,
 ) -> int:
     """Append messages in batches, at most `rate` a second on average.
 
@@ -49,6 +53,7 @@ def send(
         rate: messages a second; infinity does not wait.
         sent: told the size of each batch.
         sleep: waits so many seconds.
+        now: monotonic seconds; what appending takes is not waited for as well.
 
     Returns:
         How many were sent.
@@ -59,11 +64,11 @@ def send(
     if not rate > 0:
         raise ValueError(f"rate is {rate} messages a second; expected more than 0")
     size = max(1, min(BATCH_MESSAGES, int(rate))) if rate < float("inf") else BATCH_MESSAGES
-    remaining, total = iter(messages), 0
+    remaining, total, started = iter(messages), 0, now()
     while batch := list(islice(remaining, size)):
         log.append(topic, batch)
         total += len(batch)
         sent(len(batch))
         if rate < float("inf"):
-            sleep(len(batch) / rate)
+            sleep(max(0.0, started + total / rate - now()))
     return total

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaptsvc.config import PREFIX, Settings, StateSettings
+from adaptsvc.config import PREFIX, Settings
+from adaptsvc.sections import StateSettings
 from tests.redis_server import RedisServer, program
 
 if TYPE_CHECKING:

@@ -179,6 +179,30 @@ def test_two_ranks_under_torchrun_learn_a_version_and_end_together(
     log.close()
 
 
+def test_answered_images_are_published_and_counted_over_all_service_processes(
+    system: System, png: Callable[[int], bytes]
+) -> None:
+    system.environment["ADAPTSVC_SAMPLE__FRACTION"] = "1"
+    system.environment["ADAPTSVC_SAMPLE__PER_SECOND"] = "1000"
+    serve = system.settings.serve.model_copy(update={"workers": 2})
+    system.settings = system.settings.model_copy(update={"serve": serve})
+    service = system.start_service()
+    system.wait(system.ready, "the service is ready")
+    answers = [system.classify(png(number)) for number in range(24)]
+    expected = {answer.json()["results"][0]["image_id"] for answer in answers}
+    counted = 'adaptsvc_samples_total{outcome="published"} 24.0'
+    system.wait(
+        lambda: counted in httpx.get(system.url + "/metrics").text, "24 samples are counted"
+    )
+    last = system.classify(png(99)).json()["results"][0]["image_id"]
+    service.stop()  # what waits is published first
+    log = system.log()
+    partitions = load_topics().partitions(["images.unlabeled"])
+    found = [m.key for p in partitions for m in log.read(p, offset=0, limit=100)]
+    log.close()
+    assert sorted(found) == sorted({*expected, last})
+
+
 def test_sigterm_lets_the_worker_checkpoint_and_exit_with_0(
     system: System, png: Callable[[int], bytes]
 ) -> None:

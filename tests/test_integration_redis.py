@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from adaptsvc.config import Settings, StateSettings
+from adaptsvc.config import Settings
 from adaptsvc.processes import (
     Child,
     service_command,
@@ -23,6 +23,7 @@ from adaptsvc.processes import (
     settings_environment,
     worker_command,
 )
+from adaptsvc.sections import StateSettings
 from adaptsvc.state import State, open_state
 from adaptsvc.versions.manifest import Draft
 from streams.message import NewMessage

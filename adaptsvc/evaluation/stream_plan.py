@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from adaptsvc.config import GuardSettings, LearnSettings, Settings
+from adaptsvc.config import Settings
 from adaptsvc.errors import ConfigError
 from adaptsvc.evaluation.data import EXTRA, Entry, Tree, choose_domains, files_digest
 from adaptsvc.evaluation.plan import comma_list
 from adaptsvc.evaluation.split import split
 from adaptsvc.evaluation.stream_kinds import STREAMS, Draw, Material, Stream
+from adaptsvc.sections import GuardSettings, LearnSettings
 
 # What changes no figure, and what a cell says itself.
 WITHOUT_EFFECT = {"seed", "pull", "threads", "niceness", "checkpoint_interval_s", "metrics_port"}

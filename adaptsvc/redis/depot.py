@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from adaptsvc.config import StateSettings
 from adaptsvc.errors import StateRefusedError, VersionCorruptError, VersionTooLargeError
 from adaptsvc.redis.lease import FENCE, LOST, Fence
 from adaptsvc.redis.link import Link
+from adaptsvc.sections import StateSettings
 from adaptsvc.versions.lease import lost
 from adaptsvc.versions.store import MANIFEST, Base
 

@@ -21,8 +21,8 @@ from redis.backoff import NoBackoff
 from redis.client import PubSub
 from redis.retry import Retry
 
-from adaptsvc.config import StateSettings
 from adaptsvc.errors import ConfigError, StateError, StateRefusedError, StateUnavailableError
+from adaptsvc.sections import StateSettings
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -89,12 +89,21 @@ class Classifier:
         live: whose current version answers.
         limits: of one image.
         observer: told of every stage and answer.
+        sample: given every answered image, by its id; returns at once and never fails.
     """
 
-    def __init__(self, live: Live, limits: ImageLimits, observer: Observer) -> None:
+    def __init__(
+        self,
+        live: Live,
+        limits: ImageLimits,
+        observer: Observer,
+        *,
+        sample: Callable[[str, bytes], None] = lambda _image_id, _data: None,
+    ) -> None:
         self._live = live
         self._limits = limits
         self._observer = observer
+        self._sample = sample
 
     def classify(self, uploads: Sequence[Upload], top_k: int) -> Classified:
         """Answer all of them by one version.
@@ -110,10 +119,13 @@ class Classifier:
         self._observer.stage("decode", decoded - started)
         self._observer.stage("infer", time.perf_counter() - decoded)
         self._observer.predicted(answer.predictions)
+        ids = [hashlib.sha256(upload.data).hexdigest() for upload in uploads]
         results = tuple(
-            Result.of(hashlib.sha256(upload.data).hexdigest(), prediction)
-            for upload, prediction in zip(uploads, answer.predictions, strict=True)
+            Result.of(image_id, prediction)
+            for image_id, prediction in zip(ids, answer.predictions, strict=True)
         )
+        for image_id, upload in zip(ids, uploads, strict=True):
+            self._sample(image_id, upload.data)
         return Classified(model_version=answer.version, results=results)
 
     def _decode(self, upload: Upload, predictor: Predictor) -> Any:

@@ -1,6 +1,7 @@
 """The BentoML service: builds everything at start-up and mounts the /v1 application.
 
-It never imports torch, open_clip or the Kafka client. BentoML brings /livez, /readyz and /metrics.
+It never imports torch or open_clip, nor the Kafka client unless it publishes samples there. BentoML brings
+/livez, /readyz and /metrics.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from prometheus_client import REGISTRY
 from adaptsvc import config
 from adaptsvc.config import Settings
 from adaptsvc.images import ImageLimits
-from adaptsvc.metrics import PrometheusObserver
+from adaptsvc.metrics import Observer, PrometheusObserver
 from adaptsvc.serving.app import Classifier, Computing, create_app
 from adaptsvc.serving.encoder import Runtime
 from adaptsvc.serving.feedback import LabelDesk, add_feedback
 from adaptsvc.serving.live import Alarm, Live
 from adaptsvc.serving.requests import RequestLimits
+from adaptsvc.serving.sampling import Sampler, SamplingLimits
 from adaptsvc.state import open_state
 from adaptsvc.streaming import open_log
 from adaptsvc.versions.store import Store
@@ -49,8 +51,11 @@ class Adaptsvc:
             name="follow-pointer",
             daemon=True,
         )
+        self._flush_s = settings.sample.flush_s
+        self._sampler = sampler_of(settings, observer)
+        self._sampler.start()
         self._desk = LabelDesk(lambda: open_log(settings, busy_timeout_s=LABEL_BUSY_S))
-        served = application(settings, state.store, self._live, observer)
+        served = application(settings, state.store, self._live, observer, sampler=self._sampler)
         add_feedback(served, self._live, self._desk, Computing(1, settings.serve.queue))
         mounted.mount("/", served)
         self._live.poll()
@@ -67,15 +72,28 @@ class Adaptsvc:
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
-        """Stop following, and let go of the stream."""
+        """Publish what was sampled, stop following, and let go of the stream."""
+        self._sampler.close(self._flush_s)
         self._unwatch()
         self._alarm.stop()
         self._follower.join(timeout=10)
         self._desk.close()
 
 
+def sampler_of(settings: Settings, observer: Observer) -> Sampler:
+    """What publishes samples, with this process's equal share of the cap."""
+    sample = settings.sample
+    limits = SamplingLimits(
+        sample.fraction,
+        sample.per_second / settings.serve.workers,
+        sample.queue_images,
+        sample.queue_bytes,
+    )
+    return Sampler(lambda: open_log(settings), limits, observer)
+
+
 def application(
-    settings: Settings, store: Store, live: Live, observer: PrometheusObserver
+    settings: Settings, store: Store, live: Live, observer: Observer, *, sampler: Sampler
 ) -> FastAPI:
     """The /v1 application with these settings."""
     images, serve = settings.images, settings.serve
@@ -83,7 +101,7 @@ def application(
     return create_app(
         live,
         store,
-        classifier=Classifier(live, limits, observer),
+        classifier=Classifier(live, limits, observer, sample=sampler.offer),
         computing=Computing(serve.concurrency, serve.queue),
         limits=RequestLimits(images.max_bytes, serve.max_images),
     )

@@ -115,7 +115,7 @@ class SharedStore:
         """Delete a base here that no version here is a delta to."""
         self._local.discard_base(digest)
 
-    def publish(self, draft: Draft, delta: Tensors, head: Head) -> Manifest:
+    def publish(self, draft: Draft, delta: Tensors, head: Head, *, record: bytes = b"") -> Manifest:
         """Store a version here and in the depot; where the second fails, it is gone from here as well.
 
         Raises:
@@ -125,7 +125,7 @@ class SharedStore:
         """
         if (self.root / "base" / draft.base).is_dir():
             self._depot.put_base(self._local.base(draft.base))
-        manifest = self._local.publish(draft, delta, head, next_id=self._next_id)
+        manifest = self._local.publish(draft, delta, head, record=record, next_id=self._next_id)
         try:
             self._depot.put(manifest.id, self._local.files(manifest.id))
         except BaseException:

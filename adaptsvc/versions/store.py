@@ -3,7 +3,7 @@
 It knows nothing of which version serves.
 
     base/<sha256>/      model.onnx  model.data  preprocess.json  [tuned.safetensors]
-    versions/000012/    manifest.json  delta.safetensors  head.safetensors
+    versions/000012/    manifest.json  delta.safetensors  head.safetensors  [round.json]
     refused/            like versions/, with reason.json; kept for inspection, never served
 """
 
@@ -35,6 +35,7 @@ DELTA, HEAD, MANIFEST, REASON = (
     "manifest.json",
     "reason.json",
 )
+RECORD = "round.json"  # only of versions that were learned: what their round was made of
 REFUSED_KEPT = 20
 
 
@@ -94,7 +95,9 @@ class Store(Protocol):
     def find_base(self, fingerprint: str) -> Base | None: ...
     def base(self, digest: str) -> Base: ...
     def discard_base(self, digest: str) -> None: ...
-    def publish(self, draft: Draft, delta: Tensors, head: Head) -> Manifest: ...
+    def publish(
+        self, draft: Draft, delta: Tensors, head: Head, *, record: bytes = b""
+    ) -> Manifest: ...
     def refuse(self, draft: Draft, delta: Tensors, head: Head, reasons: Sequence[str]) -> Path: ...
     def refused(self) -> list[Path]: ...
     def ids(self) -> list[int]: ...
@@ -176,6 +179,7 @@ class VersionStore:
         delta: Tensors,
         head: Head,
         *,
+        record: bytes = b"",
         next_id: Callable[[], int] | None = None,
     ) -> Manifest:
         """Store a version under the next free id; it is complete or not there at all.
@@ -184,6 +188,7 @@ class VersionStore:
             draft: what it says of itself.
             delta: what it changes of the base.
             head: its class head.
+            record: what its round was made of, as adaptsvc.versions.round_record writes it; may be empty.
             next_id: gives an id to try, another one each time; by default one above the newest here.
 
         Raises:
@@ -191,6 +196,9 @@ class VersionStore:
         """
         with staging(self.root / "versions") as content:
             files = _write_tensors(content, delta, head)
+            if record:
+                write_atomic(content / RECORD, record)
+                files[RECORD] = hashlib.sha256(record).hexdigest()
             while True:
                 version = next_id() if next_id else max(self.ids(), default=-1) + 1
                 manifest = Manifest.seal(draft, id=version, created_at=self._clock(), files=files)
@@ -211,10 +219,11 @@ class VersionStore:
             VersionCorruptError: a file is missing or altered; nothing was stored.
         """
         manifest = parse(str(files.get(MANIFEST, b""), errors="replace"), version)
-        for name in (DELTA, HEAD):
+        names = [name for name in (DELTA, HEAD, RECORD) if name != RECORD or name in manifest.files]
+        for name in names:
             _check(manifest, name, files.get(name, b""))
         with staging(self.root / "versions") as content:
-            for name in (DELTA, HEAD, MANIFEST):
+            for name in (*names, MANIFEST):
                 (content / name).write_bytes(files[name])
             sync_tree(content)
             while not self._put_in_place(content, version):
@@ -222,11 +231,9 @@ class VersionStore:
 
     def files(self, version: int) -> dict[str, bytes]:
         """The content of a version's files by name, not verified; empty when it is not here."""
+        folder = self._directory(version)
         try:
-            return {
-                name: (self._directory(version) / name).read_bytes()
-                for name in (DELTA, HEAD, MANIFEST)
-            }
+            return {file.name: file.read_bytes() for file in folder.iterdir()}
         except FileNotFoundError:
             return {}
 
@@ -312,6 +319,16 @@ class VersionStore:
             tensors.from_bytes(content[DELTA], version),
             Head.from_bytes(content[HEAD], version),
         )
+
+    def record(self, version: int) -> bytes:
+        """What the round of a version was made of, its digest verified; empty where none was kept.
+
+        Raises:
+            VersionNotFoundError: no such version.
+            VersionCorruptError: the file is missing or altered.
+        """
+        manifest = self.manifest(version)
+        return self._verified(manifest, RECORD) if RECORD in manifest.files else b""
 
     def share(self, version: int) -> None:
         """Verify a version; whoever sees this folder has it.

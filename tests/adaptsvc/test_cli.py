@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from adaptsvc.deadletters import bury
 from adaptsvc.errors import AdaptsvcError, NotAnImageError
 from adaptsvc.processes import Child, stop_all
 from adaptsvc.versions.pointer import FilePointer
+from streams.again import in_order, spans
 from streams.message import Message, NewMessage
 from streams.sqlite import SqliteLog
 from streams.topics import load_topics
@@ -112,6 +114,13 @@ def test_versions_are_listed_shown_and_activated(prepared: Settings) -> None:
     assert "version 7" in missing.stderr
 
 
+def sent_to(settings: Settings, topic: str) -> dict[str, Message]:
+    """The messages of a topic, by key."""
+    topics = load_topics()
+    with closing(SqliteLog(settings.stream_file, topics)) as log:
+        return {m.key: m for m in in_order(log, spans(log, topics, topic))}
+
+
 @ONE
 def test_replay_sends_a_folder_and_says_how_many(prepared: Settings, photo: Path) -> None:
     done = run(prepared, "replay", str(photo.parent))
@@ -144,7 +153,51 @@ def test_replay_of_nothing_of_both_and_of_another_source_are_wrong_use(
     for arguments in ([], [str(photo.parent), "--from", "deadletter"], ["--from", "grave"]):
         done = run(prepared, "replay", *arguments)
         assert done.returncode == 2
-        assert "give a folder or --from deadletter" in done.stderr
+        assert "or --from deadletter" in done.stderr
+
+
+def test_replay_sends_a_topic_to_another_keeping_keys_and_headers(
+    prepared: Settings, photo: Path
+) -> None:
+    run(prepared, "replay", str(photo.parent))
+    done = run(prepared, "replay", "images.unlabeled", "--topic", "images.deadletter", "--json")
+    figures = json.loads(done.stdout)
+    assert (figures["sent"], figures["origin"], figures["unreadable"]) == (1, "topic", [])
+    before, after = (
+        sent_to(prepared, t)["photo.png"] for t in ("images.unlabeled", "images.deadletter")
+    )
+    assert (after.value, after.headers) == (before.value, before.headers)
+
+
+@ONE
+def test_replay_corrupts_and_names_what_is_no_image(prepared: Settings, photo: Path) -> None:
+    photo.with_name("notes.jpg").write_text("no image")
+    done = run(prepared, "replay", str(photo.parent), "--corruption", "contrast", "--severity", "5")
+    assert (done.returncode, done.stdout) == (1, "1 images sent to images.unlabeled\n")
+    assert "1 cannot be read as images and were left out: notes.jpg" in done.stderr
+    (message,) = sent_to(prepared, "images.unlabeled").values()
+    assert message.headers["corruption"] == b"contrast/5/0"
+
+
+@ONE
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere"], "expected a folder that exists"),
+        (["clothes", "--topic", "images.unknown"], "expected one of images.deadletter"),
+        (["clothes", "--offsets", "1:2"], "are of a topic"),
+        (["images.unlabeled", "--offsets", "first"], "for example 100:200"),
+        (["clothes", "--corruption", "rain"], "gaussian_noise"),
+        (["clothes", "--severity", "2"], "without --corruption"),
+        (["clothes", "--corruption", "contrast", "--severity", "6"], "--severity"),
+    ],
+)
+def test_wrong_use_of_replay_is_status_2_and_says_what_is_right(
+    prepared: Settings, arguments: list[str], says: str
+) -> None:
+    done = run(prepared, "replay", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr
 
 
 @ONE

@@ -16,9 +16,10 @@ from adaptsvc.bootstrap import Ready
 from adaptsvc.clip.export import swappable
 from adaptsvc.clip.load import load
 from adaptsvc.clip.prompt import Prompt
-from adaptsvc.config import LearnSettings, Settings
+from adaptsvc.config import Settings
 from adaptsvc.errors import NonFiniteStepError, ParityError
 from adaptsvc.learner import Candidate, Learner
+from adaptsvc.sections import LearnSettings
 from adaptsvc.serving.encoder import Runtime, build
 from adaptsvc.types import Tensors
 from adaptsvc.versions.delta import Head

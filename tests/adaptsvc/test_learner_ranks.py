@@ -22,8 +22,8 @@ from adaptsvc.adapt.distributed import SINGLE, Ranks, start_from_environment
 from adaptsvc.adapt.window import Sample
 from adaptsvc.clip.load import load
 from adaptsvc.clip.prompt import Prompt
-from adaptsvc.config import LearnSettings
 from adaptsvc.learner import Candidate, Learner
+from adaptsvc.sections import LearnSettings
 from adaptsvc.serving.encoder import Runtime, build
 from adaptsvc.versions.store import VersionStore
 

@@ -53,6 +53,10 @@ EVENTS: dict[str, tuple[Callable[[Observer], None], list[Change]]] = {
         lambda observer: observer.swap_failed(),
         [("adaptsvc_swaps_total", {"outcome": "refused"}, 1)],
     ),
+    "sampled": (
+        lambda observer: observer.sampled("queue_full", 3),
+        [("adaptsvc_samples_total", {"outcome": "queue_full"}, 3)],
+    ),
     "received": (
         lambda observer: observer.received("images.unlabeled", "learned", 3),
         [("adaptsvc_messages_total", {"topic": "images.unlabeled", "outcome": "learned"}, 3)],

@@ -12,11 +12,12 @@ import pytest
 
 from adaptsvc.adapt.window import Sample
 from adaptsvc.bootstrap import Ready
-from adaptsvc.config import GuardSettings, OodSettings, Settings
+from adaptsvc.config import Settings
 from adaptsvc.errors import ParityError
 from adaptsvc.evidence import RoundContext, embed_all
 from adaptsvc.learner import Candidate, Learner
 from adaptsvc.publishing import Decision, Publisher
+from adaptsvc.sections import GuardSettings, OodSettings
 from adaptsvc.serving.encoder import Runtime
 from adaptsvc.serving.predictor import Predictor, build, logits_of
 from adaptsvc.trust.calibration import softmax

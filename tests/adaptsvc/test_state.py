@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from adaptsvc.config import Settings, StateSettings
+from adaptsvc.config import Settings
 from adaptsvc.errors import ConfigError, LeaseLostError
 from adaptsvc.metrics import Observer
+from adaptsvc.sections import StateSettings
 from adaptsvc.state import State, open_state
 from adaptsvc.versions.lease import FileLease
 from adaptsvc.versions.pointer import Current, FilePointer

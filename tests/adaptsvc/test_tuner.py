@@ -12,9 +12,9 @@ import torch
 from adaptsvc.adapt.labeled_objectives import LABELED
 from adaptsvc.adapt.labels import LabeledSample
 from adaptsvc.bootstrap import Ready
-from adaptsvc.config import TuneSettings
 from adaptsvc.errors import NonFiniteStepError
 from adaptsvc.learner import Candidate, Learner
+from adaptsvc.sections import TuneSettings
 from adaptsvc.serving.encoder import Runtime, build
 from adaptsvc.serving.predictor import logits_of
 from adaptsvc.tuner import Start, Tuner

@@ -418,6 +418,8 @@ class LogContract:
             bench.log.consumer("g", ["images"])
         with pytest.raises(LogClosedError, match="is closed"):
             bench.log.read(EVENTS, offset=0, limit=1)
+        with pytest.raises(LogClosedError):
+            bench.log.bounds(EVENTS)
 
 
 class DurableContract(LogContract):

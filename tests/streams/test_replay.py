@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from streams.log import MemoryLog
-from streams.message import TopicPartition
+from streams.message import NewMessage, Position, TopicPartition
 from streams.replay import file_messages, image_files, send
 from streams.topics import load_topics
 
@@ -49,11 +50,24 @@ def test_everything_is_sent_and_counted(folder: Path) -> None:
     assert set(everything(log)) == {"a.jpg", "b.PNG", "cats/c.webp"}
 
 
-def test_a_rate_is_kept_on_average(folder: Path) -> None:
-    waits: list[float] = []
+@pytest.mark.parametrize(("append_s", "waited"), [(0.0, [1.0, 0.5]), (0.25, [0.75, 0.25])])
+def test_a_rate_is_kept_whatever_appending_takes(
+    folder: Path, append_s: float, waited: list[float]
+) -> None:
+    clock, waits = [100.0], list[float]()
+
+    class Slow(MemoryLog):
+        def append(self, topic: str, messages: Sequence[NewMessage]) -> tuple[Position, ...]:
+            clock[0] += append_s
+            return super().append(topic, messages)
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        clock[0] += seconds
+
     messages = file_messages(image_files(folder), root=folder)
-    send(MemoryLog(load_topics()), TOPIC, messages, rate=2, sleep=waits.append)
-    assert waits == [1.0, 0.5]
+    send(Slow(load_topics()), TOPIC, messages, rate=2, sleep=sleep, now=lambda: clock[0])
+    assert waits == waited
 
 
 def test_a_rate_of_nothing_is_refused(folder: Path) -> None:

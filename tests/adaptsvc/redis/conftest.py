@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from adaptsvc.config import StateSettings
 from adaptsvc.redis.link import Link
+from adaptsvc.sections import StateSettings
 
 
 @pytest.fixture

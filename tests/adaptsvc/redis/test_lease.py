@@ -11,11 +11,11 @@ from functools import partial
 
 import pytest
 
-from adaptsvc.config import StateSettings
 from adaptsvc.errors import LeaseLostError
 from adaptsvc.redis.lease import NoLease, RedisLease
 from adaptsvc.redis.link import Link
 from adaptsvc.redis.pointer import RedisPointer
+from adaptsvc.sections import StateSettings
 from adaptsvc.versions.lease import held
 from adaptsvc.versions.pointer import Current
 from tests.adaptsvc.versions.contract_lease import LeaseBench, LeaseContract
@@ -23,7 +23,7 @@ from tests.redis_server import RedisServer
 
 HOLD = """
 import sys, time
-from adaptsvc.config import StateSettings
+from adaptsvc.sections import StateSettings
 from adaptsvc.redis.lease import RedisLease
 from adaptsvc.redis.link import Link
 lease = RedisLease(Link(StateSettings(url=sys.argv[1], prefix=sys.argv[2])), 1.0)

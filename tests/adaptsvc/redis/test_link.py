@@ -19,9 +19,10 @@ import pytest
 import trustme
 from pydantic import SecretStr
 
-from adaptsvc.config import Settings, StateSettings
+from adaptsvc.config import Settings
 from adaptsvc.errors import ConfigError, StateRefusedError, StateUnavailableError
 from adaptsvc.redis.link import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, Link
+from adaptsvc.sections import StateSettings
 from adaptsvc.state import open_state
 from tests.adaptsvc.versions.examples import draft, exporter, head
 from tests.redis_server import RedisServer

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from adaptsvc.config import StateSettings
 from adaptsvc.redis import notices as notices_module
 from adaptsvc.redis.lease import NoLease
 from adaptsvc.redis.link import Link
 from adaptsvc.redis.notices import Notices
 from adaptsvc.redis.pointer import RedisPointer
+from adaptsvc.sections import StateSettings
 from tests.redis_server import RedisServer
 
 

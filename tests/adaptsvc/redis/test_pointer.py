@@ -7,11 +7,11 @@ from functools import partial
 
 import pytest
 
-from adaptsvc.config import StateSettings
 from adaptsvc.errors import StateUnavailableError, VersionCorruptError
 from adaptsvc.redis.lease import NoLease, RedisLease
 from adaptsvc.redis.link import Link
 from adaptsvc.redis.pointer import RedisPointer
+from adaptsvc.sections import StateSettings
 from adaptsvc.versions.lease import Lease
 from adaptsvc.versions.pointer import Current
 from tests.adaptsvc.versions.contract_pointer import PointerBench, PointerContract

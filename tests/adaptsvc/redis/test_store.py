@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from adaptsvc.config import StateSettings
 from adaptsvc.errors import (
     LeaseLostError,
     StateRefusedError,
@@ -23,6 +22,7 @@ from adaptsvc.redis import depot as depot_module
 from adaptsvc.redis.depot import RedisDepot
 from adaptsvc.redis.lease import NoLease, RedisLease
 from adaptsvc.redis.link import Link
+from adaptsvc.sections import StateSettings
 from adaptsvc.versions.lease import Lease
 from adaptsvc.versions.shared import SharedStore
 from adaptsvc.versions.store import VersionStore

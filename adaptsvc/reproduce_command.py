@@ -1,0 +1,69 @@
+"""The command `versions reproduce`: its table and its exit code. It knows nothing of how that is done.
+
+Torch is imported only once the command runs, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from adaptsvc import config
+from adaptsvc.streaming import open_log
+from adaptsvc.versions.store import VersionStore
+
+if TYPE_CHECKING:
+    from adaptsvc.reproduction import Reproduction
+
+FAILED = 1
+REPRODUCE_EXAMPLE = "Example: adaptsvc versions reproduce 3"
+
+Version = Annotated[int, typer.Argument(min=0, help="Whose round is run again.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+def reproduce(version: Version, as_json: AsJson = False) -> None:
+    """Run the round of a version again from the stream, and compare; nothing is published."""
+    settings = config.read()
+    store = VersionStore(settings.store)
+    store.manifest(version)  # a version that is not there is said before torch is loaded
+    with Console(stderr=True).status("running the round again"):
+        from adaptsvc.reproduction import reproduce as run_again  # loads torch
+
+        with closing(open_log(settings)) as log:
+            found = run_again(settings, store, log, version)
+    if as_json:
+        figures = {"verdict": found.verdict, "difference": found.difference}
+        typer.echo(json.dumps({**figures, **dataclasses.asdict(found)}, indent=1))
+    else:
+        _print(found)
+    if found.verdict == "differs":
+        raise typer.Exit(FAILED)
+
+
+def _print(found: Reproduction) -> None:
+    title = f"version {found.version}: {found.method} on {found.images} images from version {found.parent}"
+    table = Table("tensors", "count", "values", "largest difference", "", title=title)
+    for group in found.groups:
+        same = "identical" if group.identical else ""
+        table.add_row(
+            group.name, str(group.tensors), str(group.values), f"{group.difference:.2g}", same
+        )
+    console = Console()
+    console.print(table)
+    for line in found.changed:
+        console.print(line, highlight=False)
+    console.print(
+        {
+            "identical": "the same in every bit",
+            "equal": f"the same within 1e-5 (largest difference {found.difference:.2g})",
+            "differs": f"differs by {found.difference:.2g}; at most 1e-5 is allowed",
+        }[found.verdict],
+        highlight=False,
+    )
