@@ -20,10 +20,11 @@ from adaptsvc.serving.encoder import Encoder, Runtime
 from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.serving.predictor import describe_self_test
 from adaptsvc.types import Float32, Tensors
+from adaptsvc.versions.base import Base
 from adaptsvc.versions.delta import Head
 from adaptsvc.versions.manifest import Calibration, Draft, OodRule
 from adaptsvc.versions.pointer import Pointer
-from adaptsvc.versions.store import Base, Store
+from adaptsvc.versions.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,9 @@ from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.serving.live import Live
 from adaptsvc.serving.predictor import Predictor
 from adaptsvc.types import Float32, UInt8
+from adaptsvc.versions.base import Base
 from adaptsvc.versions.pointer import FilePointer
-from adaptsvc.versions.store import Base, VersionStore
+from adaptsvc.versions.store import VersionStore
 from benchmarks import memory
 from benchmarks.figures import Figure, at_least, at_most, percentile, publish, ratios
 from benchmarks.homes import FOLDED, stage

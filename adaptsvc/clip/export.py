@@ -30,8 +30,8 @@ from adaptsvc.adapt.adapter import norm_parameters, unit
 from adaptsvc.clip.load import Clip, fingerprint
 from adaptsvc.errors import ModelError
 from adaptsvc.types import Tensors
+from adaptsvc.versions.base import TUNED
 from adaptsvc.versions.delta import to_bytes
-from adaptsvc.versions.store import TUNED
 
 Swap: TypeAlias = Literal["feed", "session"]
 INPUT, OUTPUT = "images", "embeddings"

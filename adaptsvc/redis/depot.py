@@ -15,8 +15,9 @@ from adaptsvc.errors import StateRefusedError, VersionCorruptError, VersionTooLa
 from adaptsvc.redis.lease import FENCE, LOST, Fence
 from adaptsvc.redis.link import Link
 from adaptsvc.sections import StateSettings
+from adaptsvc.versions.base import Base
 from adaptsvc.versions.lease import lost
-from adaptsvc.versions.store import MANIFEST, Base
+from adaptsvc.versions.store import MANIFEST
 
 PIECE_BYTES = 4 * 2**20
 # KEYS: lease, counter. ARGV: fence, what the id must be above.

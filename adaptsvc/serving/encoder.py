@@ -19,7 +19,7 @@ import onnxruntime
 from adaptsvc.errors import ModelError
 from adaptsvc.images import normalise
 from adaptsvc.types import Float32, Tensors, UInt8
-from adaptsvc.versions.store import Base
+from adaptsvc.versions.base import Base
 
 Device: TypeAlias = Literal["cpu", "cuda"]
 PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

@@ -15,9 +15,10 @@ from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.trust import ood
 from adaptsvc.trust.calibration import softmax
 from adaptsvc.types import Answer, ClassProbability, Float32, Float64, Prediction, UInt8
+from adaptsvc.versions.base import Base
 from adaptsvc.versions.delta import Head, check_names
 from adaptsvc.versions.manifest import Manifest, SelfTest
-from adaptsvc.versions.store import Base, Version
+from adaptsvc.versions.store import Version
 
 SELF_TEST_IMAGES, SELF_TEST_TOLERANCE, SELF_TEST_GRID = 1, 1e-3, 8
 

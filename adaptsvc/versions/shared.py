@@ -14,9 +14,10 @@ from typing import Protocol
 
 from adaptsvc.errors import StateError, VersionCorruptError
 from adaptsvc.types import Tensors
+from adaptsvc.versions.base import Base
 from adaptsvc.versions.delta import Head
 from adaptsvc.versions.manifest import Draft, Manifest
-from adaptsvc.versions.store import MANIFEST, Base, Version, VersionStore
+from adaptsvc.versions.store import MANIFEST, Version, VersionStore
 
 log = logging.getLogger(__name__)
 

@@ -16,19 +16,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
-from adaptsvc.errors import ForeignBaseError, VersionCorruptError, VersionNotFoundError
-from adaptsvc.images import Preprocess
+from adaptsvc.errors import VersionCorruptError, VersionNotFoundError
 from adaptsvc.types import Tensors
 from adaptsvc.versions import delta as tensors
+from adaptsvc.versions.base import Base, description_of, digest_of, read_base
 from adaptsvc.versions.delta import Head
-from adaptsvc.versions.files import sha256, staging, sync_directory, sync_tree, write_atomic
+from adaptsvc.versions.files import staging, sync_directory, sync_tree, write_atomic
 from adaptsvc.versions.manifest import Draft, Manifest, parse
 
-BASE_FILES = ("model.data", "model.onnx", "preprocess.json")
-TUNED = "tuned.safetensors"  # only in the base of a tuned model: what of the tower is not the CLIP's own
 DELTA, HEAD, MANIFEST, REASON = (
     "delta.safetensors",
     "head.safetensors",
@@ -37,41 +35,6 @@ DELTA, HEAD, MANIFEST, REASON = (
 )
 RECORD = "round.json"  # only of versions that were learned: what their round was made of
 REFUSED_KEPT = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """A base model on disk.
-
-    Attributes:
-        digest: SHA-256 over its files.
-        directory: where they are.
-        fingerprint: of the CLIP image tower it was exported from.
-        swap: how a delta becomes the running model.
-        swappable: the names a delta may hold.
-        preprocess: how an image becomes its input.
-    """
-
-    digest: str
-    directory: Path
-    fingerprint: str
-    swap: Literal["feed", "session"]
-    swappable: frozenset[str]
-    preprocess: Preprocess
-
-    @property
-    def graph(self) -> Path:
-        """The ONNX file."""
-        return self.directory / "model.onnx"
-
-    def tuned(self) -> Tensors:
-        """The tower's weights that are not the CLIP's own, norms apart; none for an untuned base.
-
-        Raises:
-            VersionCorruptError: the file cannot be read.
-        """
-        path = self.directory / TUNED
-        return tensors.from_bytes(path.read_bytes(), -1) if path.exists() else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +96,7 @@ class VersionStore:
         """Store what `export` writes into an empty folder, under its digest."""
         with staging(self.root / "base") as content:
             export(content)
-            digest = _digest_of(content)
+            digest = digest_of(content)
             sync_tree(content)
             target = self.root / "base" / digest
             try:
@@ -147,7 +110,7 @@ class VersionStore:
     def find_base(self, fingerprint: str) -> Base | None:
         """The base exported from that image tower, if there is one."""
         for directory in sorted((self.root / "base").glob("[0-9a-f]*")):
-            if _description(directory).get("fingerprint") == fingerprint:
+            if description_of(directory).get("fingerprint") == fingerprint:
                 return self.base(directory.name)
         return None
 
@@ -159,7 +122,7 @@ class VersionStore:
             VersionCorruptError: its files do not match its digest.
         """
         if digest not in self._bases:
-            self._bases[digest] = self._read_base(digest)
+            self._bases[digest] = read_base(self.root / "base" / digest)
         return self._bases[digest]
 
     def discard_base(self, digest: str) -> None:
@@ -352,28 +315,6 @@ class VersionStore:
     def _directory(self, version: int) -> Path:
         return self.root / "versions" / f"{version:06d}"
 
-    def _read_base(self, digest: str) -> Base:
-        directory = self.root / "base" / digest
-        if not directory.is_dir():
-            raise ForeignBaseError(
-                f"the base model {digest[:12]} is not in {directory.parent}; "
-                "run 'adaptsvc export' with the model it was made from"
-            )
-        if (found := _digest_of(directory)) != digest:
-            raise VersionCorruptError(
-                f"the base model {digest[:12]} was altered: its files now give {found[:12]}; delete "
-                f"{directory} and run 'adaptsvc export'"
-            )
-        description = _description(directory)
-        return Base(
-            digest=digest,
-            directory=directory,
-            fingerprint=description["fingerprint"],
-            swap=description["swap"],
-            swappable=frozenset(description["swappable"]),
-            preprocess=Preprocess.from_json(description["preprocess"]),
-        )
-
 
 def _check(manifest: Manifest, name: str, data: bytes) -> None:
     found, expected = hashlib.sha256(data).hexdigest(), manifest.files.get(name)
@@ -390,21 +331,3 @@ def _write_tensors(directory: Path, delta: Tensors, head: Head) -> dict[str, str
     for name, data in content.items():
         write_atomic(directory / name, data)
     return {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
-
-
-def _digest_of(directory: Path) -> str:
-    """SHA-256 over the digests of a base's files; a missing file counts as its own name."""
-    names = (*BASE_FILES, TUNED) if (directory / TUNED).exists() else BASE_FILES
-    lines = [
-        f"{name} {sha256(directory / name) if (directory / name).is_file() else 'missing'}\n"
-        for name in names
-    ]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _description(directory: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((directory / "preprocess.json").read_text())
-    except (OSError, ValueError):  # find_base goes on to the next; base() names the altered file
-        return {}
-    return found

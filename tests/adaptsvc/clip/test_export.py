@@ -20,7 +20,8 @@ from adaptsvc.images import ImageLimits, decode, normalise
 from adaptsvc.publishing import ensure_base
 from adaptsvc.serving.encoder import Encoder, Runtime, build
 from adaptsvc.types import Float32, Tensors, UInt8
-from adaptsvc.versions.store import Base, VersionStore
+from adaptsvc.versions.base import Base
+from adaptsvc.versions.store import VersionStore
 
 VIT = pytest.mark.parametrize("tiny_directory", ["vit"], indirect=True)
 LITE = pytest.param("lite", marks=pytest.mark.slow)

@@ -19,10 +19,11 @@ from adaptsvc.errors import (
     VersionNotFoundError,
 )
 from adaptsvc.types import Tensors
+from adaptsvc.versions.base import BASE_FILES
 from adaptsvc.versions.delta import Head
 from adaptsvc.versions.lease import Lease
 from adaptsvc.versions.manifest import Draft
-from adaptsvc.versions.store import BASE_FILES, Store
+from adaptsvc.versions.store import Store
 from tests.adaptsvc.versions.examples import HEX, draft, exporter, head
 
 DELTA: Tensors = {

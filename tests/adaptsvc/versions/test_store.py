@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 
 from adaptsvc.errors import ForeignBaseError, VersionCorruptError, VersionNotFoundError
 from adaptsvc.types import Tensors
+from adaptsvc.versions.base import BASE_FILES, TUNED, Base
 from adaptsvc.versions.delta import to_bytes
 from adaptsvc.versions.lease import FileLease
 from adaptsvc.versions.manifest import Draft
-from adaptsvc.versions.store import BASE_FILES, REFUSED_KEPT, TUNED, Base, VersionStore
+from adaptsvc.versions.store import REFUSED_KEPT, VersionStore
 from tests.adaptsvc.versions.contract_store import (
     DELTA,
     StoreBench,
