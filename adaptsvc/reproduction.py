@@ -122,9 +122,9 @@ def reproduce(settings: Settings, store: VersionStore, log: Log, version: int) -
     learner = _learner(clip, store, made)
     learner.load(parent, store.base(parent.manifest.base).tuned())
     if record.kind == "images":
-        candidate = _learn(learner, manifest, record, messages, pixels)
+        candidate = _learn(learner, manifest, record, pixels)
     else:
-        candidate = _tune(learner, parent, manifest, record, messages, pixels)
+        candidate = _tune(learner, parent, manifest, record, pixels)
     return Reproduction(
         version=version,
         parent=parent.manifest.id,
@@ -220,6 +220,10 @@ def _place(member: Member) -> str:
     return f"{member.topic} partition {member.partition} offset {member.offset}"
 
 
+def _source(member: Member) -> tuple[str, int, int]:
+    return member.topic, member.partition, member.offset
+
+
 def _clip(store: VersionStore, manifest: Manifest, machine: Machine) -> Clip:
     """The model the round learned with, on its device and threads."""
     if machine.device.startswith("cuda") and not torch.cuda.is_available():
@@ -273,15 +277,14 @@ def _learn(
     learner: Learner,
     manifest: Manifest,
     record: RoundRecord,
-    messages: Sequence[Message],
     pixels: Sequence[UInt8],
 ) -> Candidate:
     settings, weights = _settings_of(LearnSettings, manifest), record.sample_weights()
     _check_weights(learner, settings, pixels, weights)
     nothing = np.zeros(0, np.float32)  # the round's steps do not look at zero-shot answers
     samples = [
-        Sample(message.key, image, nothing, float(weight), (message.topic, 0, message.offset))
-        for message, image, weight in zip(messages, pixels, weights, strict=True)
+        Sample(_place(member), image, nothing, float(weight), _source(member))
+        for member, image, weight in zip(record.members.rows(), pixels, weights, strict=True)
     ]
     return learner.learn(samples, settings, manifest.seed, between_steps=lambda: None)
 
@@ -291,13 +294,12 @@ def _tune(
     parent: Version,
     manifest: Manifest,
     record: RoundRecord,
-    messages: Sequence[Message],
     pixels: Sequence[UInt8],
 ) -> Candidate:
     nothing = np.zeros(0, np.float32)
     samples = [
-        LabeledSample(message.key, image, target, (message.topic, 0, message.offset), nothing)
-        for message, image, target in zip(messages, pixels, record.targets, strict=True)
+        LabeledSample(_place(member), image, target, _source(member), nothing)
+        for member, image, target in zip(record.members.rows(), pixels, record.targets, strict=True)
     ]
     return Tuner(learner.tower).tune(
         start_from(parent, learner),
