@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from adaptsvc import config
+from adaptsvc.state import open_state
 from adaptsvc.streaming import open_log
-from adaptsvc.versions.store import VersionStore
 
 if TYPE_CHECKING:
     from adaptsvc.reproduction import Reproduction
@@ -31,7 +31,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 def reproduce(version: Version, as_json: AsJson = False) -> None:
     """Run the round of a version again from the stream, and compare; nothing is published."""
     settings = config.read()
-    store = VersionStore(settings.store)
+    store = open_state(settings).store
     store.manifest(version)  # a version that is not there is said before torch is loaded
     with Console(stderr=True).status("running the round again"):
         from adaptsvc.reproduction import reproduce as run_again  # loads torch

@@ -29,7 +29,7 @@ from adaptsvc.tuner import Tuner, start_from
 from adaptsvc.types import Float32, Tensors, UInt8
 from adaptsvc.versions.manifest import Manifest
 from adaptsvc.versions.round_record import Machine, Member, RoundRecord, parse_record
-from adaptsvc.versions.store import Version, VersionStore
+from adaptsvc.versions.store import Store, Version
 from streams.errors import UnknownTopicError
 from streams.log import Log
 from streams.message import Message, TopicPartition
@@ -94,7 +94,7 @@ class Reproduction:
         return "equal" if self.difference <= TOLERANCE else "differs"
 
 
-def reproduce(settings: Settings, store: VersionStore, log: Log, version: int) -> Reproduction:
+def reproduce(settings: Settings, store: Store, log: Log, version: int) -> Reproduction:
     """Run the round of a version again, with its own settings, and compare.
 
     Torch's thread count is set to the round's, for the whole process.
@@ -164,7 +164,7 @@ def _group(name: str, stored: Tensors, again: Tensors) -> Group:
     return Group(name, len(stored), count, max(gaps, default=0.0), identical)
 
 
-def _record(store: VersionStore, manifest: Manifest) -> RoundRecord:
+def _record(store: Store, manifest: Manifest) -> RoundRecord:
     if manifest.parent is None:
         raise NotReproducibleError(
             f"version {manifest.id} is zero-shot: nothing was learned, so there is no round to run again; "
@@ -224,7 +224,7 @@ def _source(member: Member) -> tuple[str, int, int]:
     return member.topic, member.partition, member.offset
 
 
-def _clip(store: VersionStore, manifest: Manifest, machine: Machine) -> Clip:
+def _clip(store: Store, manifest: Manifest, machine: Machine) -> Clip:
     """The model the round learned with, on its device and threads."""
     if machine.device.startswith("cuda") and not torch.cuda.is_available():
         raise NotReproducibleError(
@@ -246,7 +246,7 @@ def _clip(store: VersionStore, manifest: Manifest, machine: Machine) -> Clip:
     return clip
 
 
-def _learner(clip: Clip, store: VersionStore, made: Version) -> Learner:
+def _learner(clip: Clip, store: Store, made: Version) -> Learner:
     base = store.find_base(clip.fingerprint)
     assert base is not None, "the version goes back to it"
     manifest = made.manifest

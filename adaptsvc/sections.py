@@ -63,11 +63,9 @@ class KafkaSection(Section):
     )
     username: str = Field("", description="For SASL.")
     password: SecretStr = Field(SecretStr(""), description="For SASL.")
-    ca_file: Path | None = Field(
-        None, description="PEM that the brokers' certificates are checked against."
-    )
-    certificate_file: Path | None = Field(None, description="This client's certificate (PEM).")
-    key_file: Path | None = Field(None, description="This client's private key (PEM).")
+    ca_file: str = Field("", description="Certificate authorities (PEM); empty is the system's.")
+    certificate_file: str = Field("", description="This client's certificate (PEM).")
+    key_file: str = Field("", description="This client's private key (PEM).")
     compression: Compression = Field(
         "none",
         description="`none`, `gzip`, `snappy`, `lz4` or `zstd`; images are compressed already.",
@@ -178,6 +176,8 @@ class StreamSettings(Section):
         values = self.kafka.model_dump()
         values["servers"] = tuple(each.strip() for each in self.kafka.servers.split(","))
         values["password"] = self.kafka.password.get_secret_value()
+        for name in ("ca_file", "certificate_file", "key_file"):
+            values[name] = Path(values[name]) if values[name] else None
         return KafkaSettings(
             **values,
             session_timeout_s=self.session_timeout_s,

@@ -184,6 +184,11 @@ class SharedStore:
             self._fetch(version)
             return self._local.load(version)
 
+    def record(self, version: int) -> bytes:
+        """What the round of a version was made of; see `VersionStore.record`."""
+        self.load(version)
+        return self._local.record(version)
+
     def share(self, version: int) -> None:
         """Verify a version, and put it in the depot with its ancestors and bases where they are not there.
 
