@@ -32,6 +32,12 @@ def test_streams_loads_nothing_of_adaptsvc() -> None:
     assert "adaptsvc" not in loaded("streams.sqlite")
 
 
+def test_streams_loads_no_kafka_client_but_at_its_edges() -> None:
+    assert "kafka" not in loaded("streams")
+    assert "kafka" not in loaded("adaptsvc.bootstrap")
+    assert "kafka" in loaded("streams.kafka")
+
+
 @pytest.mark.parametrize(
     "module", ["adaptsvc.metrics", "adaptsvc.config", "adaptsvc.serving.service"]
 )

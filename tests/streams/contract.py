@@ -34,6 +34,7 @@ TOPICS = parse_topics(
     source="tests",
 )
 EVENTS = TopicPartition("events", 0)
+_SLICE_S = 0.5
 MANY = {"max_messages": 10_000, "max_bytes": 100_000_000}
 
 
@@ -72,9 +73,12 @@ def numbered(count: int, *, first: int = 0, keys: int = 10) -> list[NewMessage]:
 def drain(consumer: Consumer, patience_s: float = 0.0) -> list[Message]:
     """Everything that waits for this consumer now."""
     messages: list[Message] = []
-    while batch := consumer.poll(**MANY, timeout_s=patience_s):
+    deadline = time.monotonic() + patience_s
+    while True:
+        batch = consumer.poll(**MANY, timeout_s=min(patience_s, _SLICE_S))
         messages += batch
-    return messages
+        if not batch and (consumer.lag() == 0 or time.monotonic() >= deadline):
+            return messages
 
 
 def values(messages: Sequence[Message]) -> list[int]:

@@ -34,8 +34,8 @@ from tests.streams.contract import (
     numbered,
 )
 
-PATIENCE_S = 0.6
-SETTLE_S = 1.0
+PATIENCE_S = 10.0
+SETTLE_S = 1.5
 GROUPS = ("g", "h", "a", "b")
 
 
