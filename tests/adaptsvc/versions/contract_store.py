@@ -71,6 +71,16 @@ class StoreContract:
         fields = {name: getattr(manifest, name) for name in Draft.model_fields}
         assert Draft(**fields) == draft(seed=5)
 
+    def test_the_record_of_a_round_is_read_back_everywhere(self, store_bench: StoreBench) -> None:
+        here = store_bench.open()
+        here.publish(draft(seed=5), DELTA, head(), record=b"which images")
+        here.publish(draft(seed=6), DELTA, head())
+        for store in (here, store_bench.open()):
+            assert store.record(0) == b"which images"
+            with pytest.raises(VersionNotFoundError):
+                store.record(2)
+            assert store.record(1) == b""
+
     def test_ids_rise_by_one_whoever_publishes(self, store_bench: StoreBench) -> None:
         stores = [store_bench.open() for _ in range(3)]
         assert stores[0].ids() == []
