@@ -24,8 +24,8 @@ from adaptsvc.trust import ood
 from adaptsvc.trust.calibration import (
     fit_temperature,
     refit_temperature,
+    softening_temperature,
     softmax,
-    temperature_for_confidence,
 )
 from adaptsvc.trust.estimate import AccuracyEstimate, estimate_accuracy
 from adaptsvc.trust.guard import (
@@ -255,14 +255,12 @@ def _zero_shot(samples: Sequence[Sample] | Sequence[LabeledSample]) -> Float64:
 def _calibration_without_labels(
     logits: Float64, zero_shot: Float64, candidate: Candidate, parent: Version
 ) -> Calibration:
-    """After an unlabeled round the mean confidence stays the zero-shot model's; else T stays the parent's."""
+    """After an unlabeled round the mean confidence is at most zero-shot's; else T stays the parent's."""
     if candidate.labels_used:
         temperature = parent.manifest.calibration.temperature
         return Calibration(temperature=temperature, fitted_on="inherited")
     target = float(zero_shot.max(axis=-1).mean())
-    return Calibration(
-        temperature=temperature_for_confidence(logits, target), fitted_on="label-free"
-    )
+    return Calibration(temperature=softening_temperature(logits, target), fitted_on="label-free")
 
 
 def _reasons(

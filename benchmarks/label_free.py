@@ -23,6 +23,7 @@ from adaptsvc.evaluation.measure import UNKNOWN
 from adaptsvc.trust.calibration import (
     expected_calibration_error,
     fit_temperature,
+    softening_temperature,
     softmax,
     temperature_for_confidence,
     temperature_for_entropy,
@@ -103,6 +104,9 @@ TEMPERATURES: Mapping[str, Figure] = {
     "mean confidence of zero-shot": lambda p: ece_at(
         p, temperature_for_confidence(p.window, average_confidence(softmax(p.window_before)))
     ),
+    "the same, but not under 1": lambda p: ece_at(
+        p, softening_temperature(p.window, average_confidence(softmax(p.window_before)))
+    ),
     "mean entropy of zero-shot": lambda p: ece_at(
         p, temperature_for_entropy(p.window, entropy(softmax(p.window_before)))
     ),
@@ -129,7 +133,7 @@ def accuracy(pair: Pair) -> float:
 def held(pair: Pair) -> Float64:
     """Window probabilities at the temperature that a version would be published with."""
     target = average_confidence(softmax(pair.window_before))
-    return softmax(pair.window, temperature_for_confidence(pair.window, target))
+    return softmax(pair.window, softening_temperature(pair.window, target))
 
 
 ESTIMATES: Mapping[str, Figure] = {

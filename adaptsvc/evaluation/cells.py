@@ -24,7 +24,7 @@ from adaptsvc.evaluation.split import Indices, labeled_part, present_classes, sp
 from adaptsvc.evidence import guard_limits
 from adaptsvc.learner import Candidate
 from adaptsvc.serving.predictor import logits_of
-from adaptsvc.trust.calibration import softmax, temperature_for_confidence
+from adaptsvc.trust.calibration import softening_temperature, softmax
 from adaptsvc.trust.guard import Verdict, judge
 from adaptsvc.types import Float64
 
@@ -189,7 +189,7 @@ def _answer(bench: Bench, scene: Scene, candidate: Candidate) -> Outcome:
         inherited = bench.start.manifest.calibration.temperature
         return Outcome(candidate, verdict, inherited, window, test)
     target = float(before.max(axis=-1).mean())
-    temperature = temperature_for_confidence(window, target)
+    temperature = softening_temperature(window, target)
     return Outcome(candidate, verdict, temperature, window, test)
 
 

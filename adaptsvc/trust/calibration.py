@@ -218,6 +218,19 @@ def temperature_for_confidence(logits: Float64, target: float) -> float:
     )
 
 
+def softening_temperature(logits: Float64, target: float) -> float:
+    """`temperature_for_confidence`, but never under 1: it takes confidence back and gives none.
+
+    Where adaptation left a model less sure than the target, as it does where the zero-shot model was sure
+    and wrong, that is kept. docs/methods.md has both measured.
+
+    Args:
+        logits: (N, C), N at least 1.
+        target: mean confidence to hold, in (1/C, 1).
+    """
+    return max(1.0, temperature_for_confidence(logits, target))
+
+
 def temperature_for_entropy(logits: Float64, target_nats: float) -> float:
     """The temperature at which the mean entropy of unlabeled images is `target_nats`.
 

@@ -147,13 +147,15 @@ def test_a_manifest_has_the_figures_of_its_round(
     }
 
 
-def test_the_temperature_keeps_the_windows_mean_confidence(
+def test_the_temperature_takes_back_the_windows_mean_confidence(
     decide: Decide, candidate: Candidate, window: Samples, ready: Ready, prepared: Settings
 ) -> None:
-    decision = decide(candidate)
+    lenient = prepared.guard.model_copy(update={"marginal_entropy_kept": 0.0})
+    sharper = replace(candidate, class_embeddings=4 * candidate.class_embeddings)
+    decision = decide(sharper, prepared.model_copy(update={"guard": lenient}))
     zero_shot = float(np.mean([sample.zero_shot.max() for sample in window]))
     calibration = ready.store.manifest(1).calibration
-    assert calibration.temperature == decision.evidence.calibration.temperature != 1.0
+    assert calibration.temperature == decision.evidence.calibration.temperature > 1.0
     assert calibration.fitted_on == "label-free"
     assert confidence(served(prepared, 1), window) == pytest.approx(zero_shot, abs=1e-3)
 

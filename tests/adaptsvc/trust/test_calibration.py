@@ -23,6 +23,7 @@ from adaptsvc.trust.calibration import (
     fit_temperature,
     negative_log_likelihood,
     refit_temperature,
+    softening_temperature,
     softmax,
     temperature_for_confidence,
     temperature_for_entropy,
@@ -135,6 +136,14 @@ def test_nll_has_the_value_computed_by_hand_and_stays_finite_for_huge_logits() -
 
 def confidence_at(logits: Float64, temperature: float) -> float:
     return float(softmax(logits, temperature).max(axis=-1).mean())
+
+
+def test_confidence_is_taken_back_and_never_given() -> None:
+    logits = random_logits()
+    plain = confidence_at(logits, 1.0)
+    sharpened = softening_temperature(3 * logits, plain)
+    assert sharpened == pytest.approx(3.0, rel=1e-3)
+    assert softening_temperature(logits / 3, plain) == 1.0
 
 
 @settings(deadline=None)
