@@ -578,6 +578,7 @@ def test_a_round_that_the_shared_state_did_not_answer_is_done_when_it_does(
     drain(worker, now=1001.0)
     assert bench.observer.rounds == ["stopped"]
     outage.silent = set()
+    drain(worker, now=1e6)  # the round that was due, before anything more is read
     drain(worker, now=1e6)
     assert bench.observer.rounds == ["stopped", "promoted"]
     assert (FilePointer(bench.settings.pointer).read().version or 0) >= 1
@@ -595,7 +596,7 @@ def test_a_worker_that_lost_its_lease_ends_and_reads_nothing_more(
     bench.check_lease = lost
     with pytest.raises(LeaseLostError):
         bench.worker.run()
-    assert bench.observer.messages == {}
+    assert not any(bench.observer.messages.values())
     assert bench.waiting() == 16
 
 
