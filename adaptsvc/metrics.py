@@ -91,6 +91,8 @@ class PrometheusObserver(Observer):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._serving(registry)
+        self._swapping(registry)
+        self._sampling(registry)
         self._learning(registry)
         self._labeling(registry)
         self._judging(registry)
@@ -128,6 +130,8 @@ class PrometheusObserver(Observer):
             buckets=BATCH_BUCKETS,
             registry=registry,
         )
+
+    def _swapping(self, registry: CollectorRegistry) -> None:
         self._version = Gauge(
             f"{PREFIX}_serving_version",
             "The version that serves, per process.",
@@ -143,6 +147,8 @@ class PrometheusObserver(Observer):
         self._swaps = Counter(
             f"{PREFIX}_swaps_total", "Swaps, by outcome.", ["outcome"], registry=registry
         )
+
+    def _sampling(self, registry: CollectorRegistry) -> None:
         self._samples = Counter(
             f"{PREFIX}_samples_total",
             "Answered images chosen for the stream: published, or why not.",

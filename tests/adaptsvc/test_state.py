@@ -100,9 +100,11 @@ def test_a_person_writes_beside_a_worker(machine: Machine) -> None:
     assert worker.pointer.read() == Current(0, 1)
 
 
-def test_watching_ends_when_asked_to(machine: Machine, unwatched: list[Callable[[], None]]) -> None:
-    state = open_state(machine("here"))
-    unwatched.append(state.watch(lambda: None))
+def test_watching_ends_when_asked_to(machine: Machine) -> None:
+    before = threading.active_count()
+    end = open_state(machine("here")).watch(lambda: None)
+    end()
+    assert threading.active_count() == before
 
 
 def test_a_promotion_wakes_who_watches_redis(
