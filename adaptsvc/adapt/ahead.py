@@ -6,11 +6,16 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import torch
+
 Item = TypeVar("Item")
 
 
 def one_ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
     """The same items in the same order, each made in another thread while the one before is used.
+
+    That thread computes on one core: a second team of threads on the same cores slows the first by more than
+    it makes.
 
     Args:
         items: used by that thread alone, until this iterator is closed.
@@ -20,7 +25,7 @@ def one_ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
         ['a', 'b', 'c']
     """
     end = object()
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as pool:
+    with ThreadPoolExecutor(1, "ahead", initializer=torch.set_num_threads, initargs=(1,)) as pool:
         pending = pool.submit(next, items, end)
         while (item := pending.result()) is not end:
             pending = pool.submit(next, items, end)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
+import torch
 
 from adaptsvc.adapt.ahead import one_ahead
 
@@ -54,3 +56,18 @@ def test_closing_it_early_leaves_no_thread() -> None:
     next(ahead)
     ahead.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("ahead")]
+
+
+def test_items_are_made_on_one_core_and_used_on_all() -> None:
+    def items() -> Iterator[int]:
+        while True:
+            yield torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with closing(one_ahead(items())) as ahead:
+            assert next(ahead) == 1
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
