@@ -285,7 +285,7 @@ class GuardSettings(Section):
         0.05, ge=0, le=1, description="Least share of a class's zero-shot choices it must keep."
     )
     window_classes: float = Field(
-        1.8, ge=0, description="Least effective classes in a window; 0 learns from any."
+        1.5, ge=0, description="Least effective classes in a window; 0 learns from any."
     )
     window_sure_share: float = Field(
         0.05, ge=0, le=1, description="Least share of a window that zero-shot has some idea of."

@@ -18,7 +18,7 @@ from adaptsvc.adapt.labeled import LabeledBatch, LabeledObjective
 from adaptsvc.adapt.stepping import Descent, Group, Stepper
 from adaptsvc.errors import NonFiniteStepError
 
-TEACHER_EVERY = 5  # steps between two moves of the teacher
+TEACHER_MOVES = 50  # in a round; at every step of a shorter one
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class Tuning:
         self._trained = dict(trained)
         self._projection = projection
         self._total_steps = steps.total_steps
+        self._teacher_every = max(1, steps.total_steps // TEACHER_MOVES)
         self._teacher = {name: p.detach().clone() for name, p in self._trained.items()}
         self._stepper = Stepper(
             Group(self._trained, steps.learning_rate),
@@ -119,7 +120,7 @@ class Tuning:
 
     def _move_teacher(self) -> None:
         """θ' ← m θ' + (1 - m) θ, every few steps, for objectives that ask for a teacher."""
-        if not self._objective.needs_teacher or self._stepper.steps % TEACHER_EVERY:
+        if not self._objective.needs_teacher or self._stepper.steps % self._teacher_every:
             return
         momentum = ema_momentum(self._stepper.steps, self._total_steps)
         with torch.no_grad():

@@ -19,6 +19,8 @@ from adaptsvc.trust.checks import Labels, checked_labels
 from adaptsvc.trust.paired import mean_difference, share_of_losses
 from adaptsvc.types import Float64
 
+PRIOR_STEPS = 50
+
 Reason: TypeAlias = Literal[
     "not_finite",
     "marginal_collapsed",
@@ -47,7 +49,7 @@ class GuardLimits:
         label_confidence: of the paired intervals, in (0, 1); at 0.95 a rule refuses 1 equal in 40.
         labels_above_chance: how far above chance, of the way to 1, labels must be able to agree with the half
             of zero-shot's answers that are surest, in [0, 1]; 0 believes any labels.
-        window_classes: how many classes the window's zero-shot choices must come to; see `effective_classes`.
+        window_classes: how many classes the window must come to by zero-shot; see `effective_classes`.
         window_sure_share: share of images that zero-shot must have some idea of, in [0, 1].
         unsure_entropy: zero-shot has no idea when its entropy is over this share of log C, in [0, 1].
     """
@@ -62,7 +64,7 @@ class GuardLimits:
     minimum_labels: int = 30
     label_confidence: float = 0.95
     labels_above_chance: float = 0.1
-    window_classes: float = 1.8
+    window_classes: float = 1.5
     window_sure_share: float = 0.05
     unsure_entropy: float = 0.95
 
@@ -255,15 +257,30 @@ def swallowed_classes(
     )
 
 
+def class_prior(zero_shot: Float64) -> Float64:
+    """How often each class is in the images, as their (N, C) probabilities make it most likely: (C,), sum 1.
+
+    Expectation maximisation from equal shares. Counting choices would find several classes in images of one
+    that is often taken for others; here what many images hold possible explains those that choose another.
+
+    Reference: Saerens, Latinne & Decaestecker, "Adjusting the Outputs of a Classifier to New a Priori
+    Probabilities", Neural Computation 2002.
+    """
+    prior = np.full(zero_shot.shape[1], 1 / zero_shot.shape[1])
+    for _ in range(PRIOR_STEPS):
+        posterior = zero_shot * prior
+        prior = (posterior / posterior.sum(axis=1, keepdims=True)).mean(axis=0)
+    return prior
+
+
 def effective_classes(zero_shot: Float64) -> float:
-    """exp of the entropy of the choices in (N, C), each weighted by its confidence; in [1, min(N, C)].
+    """exp of the entropy of the class prior of (N, C) probabilities; in [1, C].
 
     Example:
         >>> round(effective_classes(np.array([[0.9, 0.1, 0.0], [0.1, 0.9, 0.0]])), 9)
         2.0
     """
-    weight = np.bincount(zero_shot.argmax(axis=-1), weights=zero_shot.max(axis=-1))
-    return math.exp(_entropy(weight / weight.sum()))
+    return math.exp(_entropy(class_prior(zero_shot)))
 
 
 def sure_share(probabilities: Float64, unsure_entropy: float) -> float:

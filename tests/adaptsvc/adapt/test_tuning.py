@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -14,11 +15,12 @@ from adaptsvc.adapt.carot import ema_momentum
 from adaptsvc.adapt.labeled import LabeledBatch, LabeledObjective
 from adaptsvc.adapt.labeled_objectives import LABELED
 from adaptsvc.adapt.objective import Loss
-from adaptsvc.adapt.tuning import TEACHER_EVERY, Tuning, TuningSteps
+from adaptsvc.adapt.tuning import Tuning, TuningSteps
 from adaptsvc.errors import NonFiniteStepError
 
 TARGETS = torch.arange(12) % 3
 STEPS = TuningSteps(0.02, 0.02, momentum=0.9, weight_decay=0.0, total_steps=20)
+LONG = replace(STEPS, total_steps=250)  # the teacher moves at every fifth step
 STILL = TuningSteps(0.0, 0.0, momentum=0.9, weight_decay=0.1, total_steps=20)
 every_objective = pytest.mark.parametrize("name", LABELED)
 
@@ -97,7 +99,7 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
 def test_learning_rate_zero_changes_nothing_but_a_teacher_that_already_agrees(name: str) -> None:
     bench = Bench(name, STILL, trained="all")
     before = bench.state()
-    for _ in range(TEACHER_EVERY):
+    for _ in range(5):
         bench.step()
     for key, value in bench.state().items():
         torch.testing.assert_close(value, before[key], atol=1e-6, rtol=0, msg=key)
@@ -197,13 +199,13 @@ def test_a_tower_whose_embeddings_have_no_length_is_refused_as_a_step_that_is_no
     assert not changed(before, bench.state())
 
 
-def test_the_teacher_starts_as_the_model_and_stays_for_five_steps() -> None:
+def test_the_teacher_starts_as_the_model_and_stays_for_a_fiftieth_of_the_round() -> None:
     bench = Bench()
     recorder = Recorder(bench.tower.classes)
-    bench.start(recorder, STEPS)
+    bench.start(recorder, LONG)
     with torch.no_grad():
         first = bench.tower(bench.tower.images)
-    for _ in range(TEACHER_EVERY):
+    for _ in range(5):
         bench.step()
     teachers = [batch.teacher_features for batch in recorder.batches]
     assert all(found is not None and torch.equal(found, first) for found in teachers)
@@ -214,11 +216,11 @@ def test_the_teacher_moves_by_the_formula() -> None:
     """θ' ← m θ' + (1 - m) θ after the fifth step, and the objective is told the same m."""
     bench = Bench()
     recorder = Recorder(bench.tower.classes)
-    bench.start(recorder, STEPS)
+    bench.start(recorder, LONG)
     start = {name: p.detach().clone() for name, p in bench.trained.items()}
-    for _ in range(TEACHER_EVERY):
+    for _ in range(5):
         bench.step()
-    share = ema_momentum(TEACHER_EVERY, 20)
+    share = ema_momentum(5, 250)
     teacher = Tower().eval()
     with torch.no_grad():
         for name, p in norm_parameters(teacher).items():
@@ -228,7 +230,16 @@ def test_the_teacher_moves_by_the_formula() -> None:
     found = recorder.batches[-1].teacher_features
     assert found is not None
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
-    assert recorder.momenta == [share] == [pytest.approx(0.9)]
+    assert recorder.momenta == [share] == [pytest.approx(0.05 + 0.85 / 10)]
+
+
+def test_in_a_short_round_the_teacher_moves_at_every_step() -> None:
+    bench = Bench()
+    recorder = Recorder(bench.tower.classes)
+    bench.start(recorder, STEPS)
+    for _ in range(3):
+        bench.step()
+    assert recorder.momenta == [ema_momentum(step, 20) for step in (1, 2, 3)]
 
 
 def test_an_objective_that_needs_no_teacher_gets_none() -> None:
@@ -236,9 +247,9 @@ def test_an_objective_that_needs_no_teacher_gets_none() -> None:
     recorder = Recorder(bench.tower.classes)
     recorder.needs_teacher = False  # type: ignore[misc]
     bench.start(recorder, STEPS)
-    for _ in range(TEACHER_EVERY):
+    for _ in range(5):
         bench.step()
-    assert [batch.teacher_features for batch in recorder.batches] == [None] * TEACHER_EVERY
+    assert [batch.teacher_features for batch in recorder.batches] == [None] * 5
     assert recorder.momenta == []
 
 

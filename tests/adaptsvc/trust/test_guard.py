@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from adaptsvc.trust.calibration import softmax
 from adaptsvc.trust.guard import (
     GuardLimits,
+    class_prior,
     confident_agreement,
     effective_classes,
     judge,
@@ -239,11 +240,21 @@ def test_a_window_may_hold_two_of_ten_classes() -> None:
     assert judge_window(window, LIMITS) == ()
 
 
-def test_surer_choices_weigh_more_in_the_effective_number_of_classes() -> None:
-    even = answers([0, 0, 1, 1], 0.9)
-    tilted = answers([0, 0, 1, 1], [0.9, 0.9, 0.3, 0.3])
-    assert effective_classes(even) == pytest.approx(2)
-    assert effective_classes(tilted) == pytest.approx(4 / 3**0.75)  # weights 3/4 and 1/4
+def test_the_class_prior_is_the_most_likely_one() -> None:
+    """Three images to one, each 0.9 sure: 3 (0.9 - 0.8 π) = 0.1 + 0.8 π."""
+    window = np.array([[0.9, 0.1]] * 3 + [[0.1, 0.9]])
+    assert class_prior(window) == pytest.approx([0.8125, 0.1875])
+
+
+def test_one_class_that_is_often_taken_for_another_counts_as_one() -> None:
+    """Seven of ten say 0.7 of the first class, three say 0.4 of it."""
+    window = np.array([[0.7, 0.3]] * 7 + [[0.4, 0.6]] * 3)
+    assert effective_classes(window) == pytest.approx(1, abs=0.05)
+    assert judge_window(window, LIMITS) == ("window_too_uniform",)
+
+
+def test_a_class_prior_of_certain_answers_is_their_share() -> None:
+    assert class_prior(np.eye(3)[[0, 0, 2, 2]]) == pytest.approx([0.5, 0, 0.5])
 
 
 @pytest.mark.parametrize(("sure", "skipped"), [(4, True), (5, False)])
