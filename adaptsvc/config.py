@@ -146,9 +146,11 @@ def read(**overrides: Any) -> Settings:
             settings.stream.cluster()
         return settings
     except ValidationError as exc:
+        secrets = {key for key, field in fields() if "SecretStr" in str(field.annotation)}
         problems = [
-            f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}, got {_shown(error['input'])}"
+            f"{key}: {error['msg']}, got {'***' if key in secrets else _shown(error['input'])}"
             for error in exc.errors(include_url=False)
+            for key in [".".join(str(part) for part in error["loc"])]
         ]
         raise ConfigError("; ".join(problems)) from exc
     except (SettingsError, YAMLError, ValueError, OSError) as exc:

@@ -48,7 +48,9 @@ def send_back(stream: Log, progress: Path, *, partitions: int, rate: float) -> R
 
     Raises:
         StreamError: the log failed; those sent until then are noted.
+        OSError: there is no place to note them; nothing was sent.
     """
+    progress.parent.mkdir(parents=True, exist_ok=True)
     reached = _read(progress)
 
     def note(partition: TopicPartition, offset: int) -> None:

@@ -133,7 +133,7 @@ class Examiner:
     def examine(self, candidate: Candidate, encoder: Encoder, context: RoundContext) -> Evidence:
         """Hold a candidate, running in `encoder`, against the zero-shot model and its parent."""
         scale = context.parent.manifest.logit_scale
-        images = context.samples or context.labels
+        images = self._judged(context)
         logits = logits_of(embed_all(encoder, images), candidate.class_embeddings, scale)  # (N, C)
         zero_shot = _zero_shot(images)  # (N, C)
         found = self._on_labels(candidate, encoder, context)
@@ -157,6 +157,12 @@ class Examiner:
                 softmax(logits, calibration.temperature), self._calibrated(zero_shot, found)
             ),
         )
+
+    def _judged(self, context: RoundContext) -> Sequence[Sample | LabeledSample]:
+        """The window; with images of known classes as well where it is too small to have a spread."""
+        if len(context.samples) >= self._limits.minimum_labels:
+            return context.samples
+        return (*context.samples, *context.labels)
 
     def _on_labels(
         self, candidate: Candidate, encoder: Encoder, context: RoundContext
@@ -237,7 +243,7 @@ def guard_limits(settings: GuardSettings) -> GuardLimits:
     )
 
 
-def embed_all(encoder: Encoder, samples: Sequence[Sample] | Sequence[LabeledSample]) -> Float32:
+def embed_all(encoder: Encoder, samples: Sequence[Sample | LabeledSample]) -> Float32:
     """Embeddings (N, D) of many images, in batches."""
     pixels: list[UInt8] = [sample.pixels for sample in samples]
     parts = [
@@ -247,7 +253,7 @@ def embed_all(encoder: Encoder, samples: Sequence[Sample] | Sequence[LabeledSamp
     return np.concatenate(parts)
 
 
-def _zero_shot(samples: Sequence[Sample] | Sequence[LabeledSample]) -> Float64:
+def _zero_shot(samples: Sequence[Sample | LabeledSample]) -> Float64:
     """Frozen zero-shot probabilities (N, C)."""
     return np.stack([sample.zero_shot for sample in samples]).astype(np.float64)
 

@@ -23,6 +23,7 @@ from adaptsvc.source import (
     MOST_ID_BYTES,
     Pictures,
     Source,
+    named,
     place_of,
     position_of,
 )
@@ -75,6 +76,7 @@ class Intake:
         A label that brings no image waits for it, and is checkpointed with what else is remembered. The
         caller checkpoints before it commits `offsets`.
         """
+        messages = list(map(named, messages))
         for message in messages:
             self._read[f"{message.topic}/{message.partition}"] = message.offset + 1
         images, dead = self._receive_images([m for m in messages if m.topic == IMAGES])

@@ -208,9 +208,9 @@ class Labeling:
         image = pair.image
         if image.position in brought:
             return brought[image.position]
-        sample = self._window.get(image.image_id) or self.buffer.get(image.image_id)
-        if sample is not None:
-            return sample.pixels
+        for sample in (self._window.get(image.image_id), self.buffer.get(image.image_id)):
+            if sample is not None and sample.source == _place(image.position):
+                return sample.pixels
         return self._pictures.at(image.image_id, image.position)
 
     def _keep(self, found: Sequence[Found]) -> int:

@@ -20,6 +20,7 @@ from adaptsvc.errors import ConfigError
 from adaptsvc.images import ImageLimits
 from adaptsvc.replaying import BUNDLED, Choice, Corrupter, Outgoing, gather, origin_of
 from adaptsvc.sections import ImagesSettings
+from adaptsvc.source import IMAGES
 from adaptsvc.streaming import open_log
 from streams.log import Log
 from streams.message import NewMessage
@@ -56,7 +57,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 def replay(
     source: Source = "",
     back: Back = "",
-    topic: Topic = "images.unlabeled",
+    topic: Topic = IMAGES,
     rate: Rate = 0,
     shuffle: Shuffle = False,
     seed: Seed = 0,
@@ -73,6 +74,7 @@ def replay(
             f"got {source!r} and --from {back!r}; give a folder, a topic or a data set, or --from deadletter"
         )
     if back:
+        _refuse_with_letters(topic, shuffle, limit, offsets, corruption)
         _send_letters_back(settings, rate or float("inf"), as_json=as_json)
         return
     if topic not in topics.specs:
@@ -100,6 +102,24 @@ def replay(
     )
     if unreadable:
         raise typer.Exit(FAILED)
+
+
+def _refuse_with_letters(
+    topic: str, shuffle: bool, limit: int, offsets: str, corruption: str
+) -> None:
+    """Options that mean nothing for dead letters: each goes back once, as it was, to where it came from."""
+    given = {
+        "--topic": topic != IMAGES,
+        "--shuffle": shuffle,
+        "--limit": bool(limit),
+        "--offsets": bool(offsets),
+        "--corruption": bool(corruption),
+    }
+    if found := [name for name, there in given.items() if there]:
+        raise ConfigError(
+            f"got {', '.join(found)} with --from deadletter, which sends every dead letter back to the topic "
+            "it came from; leave them out"
+        )
 
 
 def _send_letters_back(settings: Settings, rate: float, *, as_json: bool) -> None:

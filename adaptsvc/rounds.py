@@ -16,9 +16,10 @@ import numpy as np
 
 from adaptsvc.config import Settings
 from adaptsvc.errors import (
+    ModelError,
     NonFiniteStepError,
-    ParityError,
     PromotionConflictError,
+    StateError,
     VersionTooLargeError,
 )
 from adaptsvc.evidence import Evidence, RoundContext, guard_limits
@@ -144,13 +145,13 @@ class Rounds:
             context.parent.manifest.id,
         )
         outcome, version, reasons, evidence = self._try(kind, intake, context, distrust)
+        action, version = self._bear(outcome, evidence, version)
         self.count += 1
         if kind == "labels":
             intake.new_labels = 0
         else:
             intake.new_images = 0
             intake.window.take()
-        action = self._bear(outcome, evidence, version)
         return Round(
             number=self.count,
             method=method,
@@ -166,7 +167,11 @@ class Rounds:
 
     def _context(self, intake: Intake, distrust: tuple[str, ...]) -> RoundContext:
         current = self._parts.pointer.read().version
-        assert current is not None, "the worker publishes version 0 before it starts"
+        if current is None:
+            raise StateError(
+                "no version serves any more: the shared state has lost its data; run `adaptsvc versions "
+                "activate N` on a machine that has version N"
+            )
         return RoundContext(
             parent=self._parts.store.load(current),
             samples=intake.window.samples,
@@ -179,17 +184,25 @@ class Rounds:
         self, kind: Kind, intake: Intake, context: RoundContext, distrust: tuple[str, ...]
     ) -> tuple[Outcome, int, tuple[str, ...], Evidence | None]:
         parent = context.parent.manifest.id
-        if reasons := distrust if kind == "labels" else self._reasons_to_skip(context):
+        reasons = distrust if kind == "labels" else self._reasons_to_skip(context)
+        if self._is_foreign(context):
+            reasons = ("foreign_classes",)
+        if reasons:
             return "skipped", parent, reasons, None
         try:
             candidate = self._candidate(kind, intake, context)
             self._between_steps()
             context = replace(context, record=self._record(kind, intake, context).to_bytes())
             decision = self._parts.publisher.decide(self._parts.learner, candidate, context)
-        except (NonFiniteStepError, ParityError, VersionTooLargeError) as exc:
+        except (NonFiniteStepError, ModelError, VersionTooLargeError) as exc:
             log.error("the round failed: %s; the serving version stays", exc)
             return "failed", parent, (str(exc),), None
         return decision.outcome, decision.version, decision.reasons, decision.evidence
+
+    def _is_foreign(self, context: RoundContext) -> bool:
+        """Whether what serves was made for other classes: its head and our targets mean different things."""
+        manifest, settings = context.parent.manifest, self._settings
+        return (manifest.classes, manifest.prompt) != (settings.classes, settings.prompt)
 
     def _distrust(self, intake: Intake) -> tuple[str, ...]:
         """Why no label is to be believed now; empty when they may be."""
@@ -229,19 +242,22 @@ class Rounds:
             return record_images(context.samples, machine)
         return record_labels(intake.labels.training, machine)
 
-    def _bear(self, outcome: Outcome, evidence: Evidence | None, version: int) -> Action:
-        """Count what the round came to, and go back when it is too much."""
+    def _bear(
+        self, outcome: Outcome, evidence: Evidence | None, version: int
+    ) -> tuple[Action, int]:
+        """Count what the round came to, and go back when it is too much; the version that serves then."""
         worse = evidence is not None and evidence.parent_is_worse and outcome == "refused"
         trial: Trial = "worsened" if worse else TRIALS[outcome]
-        self.patience, action = after(trial, self.patience, self._limits)
+        patience, action = after(trial, self.patience, self._limits)
         if action == "reset_to_last_good":
-            self._go_back(version, to_zero_shot=False)
+            version = self._go_back(version, to_zero_shot=False)
         elif action == "reset_to_zero_shot":
-            self._go_back(version, to_zero_shot=True)
-        return action
+            version = self._go_back(version, to_zero_shot=True)
+        self.patience = patience
+        return action, version
 
-    def _go_back(self, version: int, *, to_zero_shot: bool) -> None:
-        """Serve the parent of a version, or its first ancestor, which nothing was learned for."""
+    def _go_back(self, version: int, *, to_zero_shot: bool) -> int:
+        """Serve the parent of a version, or its first ancestor, which learned nothing; what serves then."""
         store = self._parts.store
         target = store.manifest(version)
         while target.parent is not None:
@@ -249,14 +265,15 @@ class Rounds:
             if not to_zero_shot:
                 break
         if target.id == version:
-            return
+            return version
         try:
             self._parts.pointer.compare_and_set(version, target.id)
         except PromotionConflictError as exc:
             log.warning("version %d stays: %s", version, exc)
-            return
+            return version
         log.warning("too many refused rounds: version %d serves again", target.id)
         self._parts.observer.went_back()
+        return target.id
 
 
 TRIALS: dict[Outcome, Trial] = {

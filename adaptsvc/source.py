@@ -6,7 +6,8 @@ It knows nothing of windows, labels or rounds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import TypeAlias
 
 import numpy as np
@@ -86,7 +87,7 @@ class Pictures:
     def message(self, key: str, position: Position) -> Message | None:
         """The message at a place; none if it is gone, or another one lies there (a new log)."""
         found = self._source.log.read(position.partition, offset=position.offset, limit=1)
-        return next((each for each in found if each.key == key), None)
+        return next((each for each in map(named, found) if each.key == key), None)
 
     def zero_shot(self, pixels: Sequence[UInt8]) -> Iterator[tuple[Float32, float]]:
         """The frozen probabilities (C,) and the UEO weight of each image, in batches."""
@@ -96,12 +97,21 @@ class Pictures:
             yield from zip(probabilities, map(float, weights), strict=True)
 
 
+def named(message: Message) -> Message:
+    """An image without a key goes by the SHA-256 of its bytes, as in the service."""
+    if message.key or not message.value:
+        return message
+    return replace(message, key=sha256(message.value).hexdigest())
+
+
 def check_id(image_id: str) -> None:
     """Refuse what cannot be an image id.
 
     Raises:
-        ImageIdError: it is too long.
+        ImageIdError: it is empty, or too long.
     """
+    if not image_id:
+        raise ImageIdError("got neither an image nor its id; send one as value or the other as key")
     if (size_bytes := len(image_id.encode())) > MOST_ID_BYTES:
         raise ImageIdError(
             f"got an image id of {size_bytes} bytes, beginning with {image_id[:40]!r}; at most "

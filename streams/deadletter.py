@@ -141,14 +141,16 @@ def _send_back(log: Log, letters: Sequence[Message], refused: list[str], rate: f
 def _send(
     log: Log, topic: str, messages: Sequence[NewMessage], refused: list[str], rate: float
 ) -> int:
+    batches: list[int] = []
     try:
-        return send(log, topic, messages, rate=rate)
+        return send(log, topic, messages, rate=rate, sent=batches.append)
     except (UnknownTopicError, MessageTooLargeError) as exc:
         # The table of topics has changed since; one such letter must not stop those after it.
-        if len(messages) == 1:
+        rest = messages[sum(batches) :]
+        if len(rest) == 1:
             refused.append(str(exc))
-            return 0
-    return sum(_send(log, topic, [message], refused, rate) for message in messages)
+            return sum(batches)
+    return sum(batches) + sum(_send(log, topic, [each], refused, rate) for each in rest)
 
 
 def _escaped(name: str) -> str:

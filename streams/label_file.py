@@ -29,17 +29,20 @@ def read_labels(path: Path) -> list[LabelRow]:
     """The rows of a CSV file with the columns `image` and `label`.
 
     Raises:
-        InvalidMessageError: it lacks a column, or a row has an empty cell.
+        InvalidMessageError: it is no CSV in UTF-8, lacks a column, or a row has an empty cell.
         OSError: it cannot be read.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise InvalidMessageError(
-                f"{path} has the columns {reader.fieldnames}; expected {', '.join(COLUMNS)} in its first line"
-            )
-        rows = [LabelRow(row["image"] or "", row["label"] or "") for row in reader]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or ()
+            rows = [LabelRow(row.get("image") or "", row.get("label") or "") for row in reader]
+    except (UnicodeError, csv.Error) as exc:
+        raise InvalidMessageError(f"{path} is no CSV in UTF-8: {exc}; save it as one") from exc
+    if not set(COLUMNS) <= set(columns):
+        raise InvalidMessageError(
+            f"{path} has the columns {list(columns)}; expected {', '.join(COLUMNS)} in its first line"
+        )
     for number, row in enumerate(rows, start=2):
         if not (row.image and row.label):
             raise InvalidMessageError(
@@ -54,6 +57,15 @@ def label_messages(rows: Sequence[LabelRow], *, folder: Path) -> Iterator[NewMes
     The image id is what the row says, which is also what `streams.replay` calls a file of that folder.
     """
     for row in rows:
-        file = folder / row.image
-        data = file.read_bytes() if file.is_file() else b""
+        file = _file(row.image, folder)
+        data = file.read_bytes() if file else b""
         yield NewMessage(row.image, data, {HEADER: row.label.encode(), "source": b"label"})
+
+
+def _file(image: str, folder: Path) -> Path | None:
+    """The file of that name below a folder, links followed; a name can be an id that no file could have."""
+    try:
+        file = (folder / image).resolve()
+        return file if file.is_relative_to(folder.resolve()) and file.is_file() else None
+    except (OSError, ValueError):
+        return None

@@ -6,7 +6,6 @@
 import mimetypes
 import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 
 from streams.log import Log
@@ -14,6 +13,7 @@ from streams.message import NewMessage
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 BATCH_MESSAGES = 64
+BATCH_BYTES = 8 << 20  # an append holds the log; one larger message goes alone
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -28,7 +28,7 @@ def file_messages(files: Iterable[Path], *, root: Path) -> Iterator[NewMessage]:
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         headers = {
             "content-type": kind.encode(),
-            "image-id": image_id.encode(),
+            "image-id": image_id.encode(errors="surrogateescape"),
             "source": b"replay",
         }
         yield NewMessage(image_id, file.read_bytes(), headers)
@@ -64,11 +64,27 @@ def send(
     if not rate > 0:
         raise ValueError(f"rate is {rate} messages a second; expected more than 0")
     size = max(1, min(BATCH_MESSAGES, int(rate))) if rate < float("inf") else BATCH_MESSAGES
-    remaining, total, started = iter(messages), 0, now()
-    while batch := list(islice(remaining, size)):
+    total, started = 0, now()
+    for batch in _batches(messages, size):
         log.append(topic, batch)
         total += len(batch)
         sent(len(batch))
         if rate < float("inf"):
             sleep(max(0.0, started + total / rate - now()))
     return total
+
+
+def _batches(messages: Iterable[NewMessage], most: int) -> Iterator[list[NewMessage]]:
+    """So many messages at most, and no more than fit in `BATCH_BYTES` once there is one."""
+    batch, size_bytes = list[NewMessage](), 0
+    for message in messages:
+        if batch and size_bytes + message.size_bytes > BATCH_BYTES:
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(message)
+        size_bytes += message.size_bytes
+        if len(batch) == most:
+            yield batch
+            batch, size_bytes = [], 0
+    if batch:
+        yield batch

@@ -136,7 +136,7 @@ class Link:
             first = self._problem is None
             if first:
                 self._gone_at = self._clock()
-            longest = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**self._failures)
+            longest = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(self._failures, 16))
             self._failures += 1
             self._retry_at = self._clock() + longest * random.uniform(0.5, 1)
             self._problem = problem

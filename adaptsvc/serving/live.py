@@ -113,7 +113,12 @@ class Live:
         if self._runtime.threads == 1:  # a session's own threads would inherit the priority
             _lower_priority()
         while not stop.wait(interval_s):
-            self.poll()
+            try:
+                self.poll()
+            except Exception:  # a thread that ended would keep this version for good
+                log.exception(
+                    "the version pointer was not followed; the next look is in %g s", interval_s
+                )
 
     def _swap(self, wanted: Current) -> None:
         assert wanted.version is not None

@@ -258,3 +258,11 @@ def test_the_password_is_not_shown_by_the_settings(monkeypatch: pytest.MonkeyPat
     found = read()
     assert found.state.password.get_secret_value() == "hidden"
     assert "hidden" not in repr(found) + str(found) + found.model_dump_json()
+
+
+def test_a_password_that_is_no_text_is_not_shown(write_yaml: WriteYaml) -> None:
+    write_yaml("state: {password: 918273}\nstream: {kafka: {password: 5551212}}\n")
+    with pytest.raises(ConfigError, match=r"state\.password: .* got \*\*\*") as raised:
+        read()
+    assert "918273" not in str(raised.value)
+    assert "5551212" not in str(raised.value)

@@ -91,3 +91,12 @@ def test_progress_that_cannot_be_read_sends_all_again_and_says_so(
     assert sent(log, progress) == 1
     assert str(progress) in caplog.text
     assert sent(log, progress) == 0
+
+
+def test_letters_are_sent_only_where_it_can_be_noted(log: MemoryLog, tmp_path: Path) -> None:
+    buried(log, "a")
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        sent(log, tmp_path / "file" / "replayed.json")
+    assert keys(log, IMAGES) == set()
+    assert sent(log, tmp_path / "new" / "home" / "replayed.json") == 1

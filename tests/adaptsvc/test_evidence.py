@@ -25,7 +25,8 @@ from adaptsvc.learner import Candidate
 from adaptsvc.serving.encoder import Runtime
 from adaptsvc.serving.predictor import logits_of
 from adaptsvc.trust import ood
-from adaptsvc.trust.calibration import refit_temperature
+from adaptsvc.trust.calibration import refit_temperature, softmax
+from adaptsvc.trust.guard import marginal_entropy
 from adaptsvc.types import Float32, Float64
 from adaptsvc.versions.manifest import Calibration
 from adaptsvc.versions.store import Version
@@ -268,7 +269,8 @@ def test_enough_labels_set_the_threshold_by_their_own_scores(
     assert by_labels.fitted_on == "labels"
     assert by_labels.threshold == pytest.approx(np.quantile(scores, 0.95), abs=1e-5)
     by_window = examine(equal, window[:3], right[: ENOUGH - 1]).ood
-    scores = ood.energy(logits(ready, equal, window[:3]), SCALE)
+    seen = (*window[:3], *right[: ENOUGH - 1])
+    scores = ood.energy(logits(ready, equal, seen), SCALE)
     assert by_window.fitted_on == "window"
     assert by_window.threshold == pytest.approx(np.quantile(scores, 0.95), abs=1e-5)
 
@@ -281,6 +283,21 @@ def test_without_a_window_the_guard_looks_at_the_labeled_images(
     assert alone.verdict.agreement == 1.0
     expected = beside.verdict.marginal_entropy_nats
     assert alone.verdict.marginal_entropy_nats == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_window_of_a_few_images_is_judged_together_with_the_labeled_ones(
+    ready: Ready,
+    examine: Examine,
+    equal: Candidate,
+    right: tuple[LabeledSample, ...],
+    window: Samples,
+) -> None:
+    """Alone, one image has no marginal: it would be its own answer, which good tuning makes surer."""
+    seen = (*window[:1], *right[1:])
+    expected = marginal_entropy(softmax(logits(ready, equal, seen)))
+    found = examine(equal, window[:1], right[1:]).verdict.marginal_entropy_nats
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert found != pytest.approx(marginal_entropy(softmax(logits(ready, equal, seen[:1]))))
 
 
 def test_only_the_last_labels_judge(

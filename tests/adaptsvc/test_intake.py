@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -329,3 +330,16 @@ def test_after_a_checkpoint_that_knows_of_no_join_labels_still_find_what_was_lea
     for name in "ab":
         bench.label(name, b"", "dog")
     assert {s.image_id: s.target for s in bench.intake.labels.samples} == {"a": 1, "b": 1}
+
+
+def test_images_without_a_key_go_by_their_bytes(bench: Bench, png: Callable[[int], bytes]) -> None:
+    assert bench.deliver(IMAGES, *(NewMessage("", png(k)) for k in (0, 1, 1))) == 0
+    names = {sha256(png(k)).hexdigest() for k in (0, 1)}
+    assert {sample.image_id for sample in bench.intake.window.samples} == names
+    assert bench.intake.new_images == 2
+    assert len(bench.restarted().window) == 2
+
+
+def test_a_label_without_image_and_id_is_buried(bench: Bench) -> None:
+    assert bench.label("", b"", "cat") == 1
+    assert bench.dead()[0].headers["reason"] == b"ImageIdError"

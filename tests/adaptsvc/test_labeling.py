@@ -285,3 +285,18 @@ def test_references_say_where_to_read_again(bench: Bench, png: Callable[[int], b
         place = Position(TopicPartition(topic, partition), offset)
         (message,) = bench.log.read(place.partition, offset=place.offset, limit=1)
         assert message.key == name
+
+
+def test_a_label_is_for_the_image_that_came_last_under_its_id(
+    settings: Settings, png: Callable[[int], bytes]
+) -> None:
+    """The window holds the one before."""
+    bench = Bench(tuned(settings))
+    bench.image("a", png(0))
+    (older,) = bench.intake.window.samples
+    bench.image("a", png(1))
+    bench.intake.window.add(older)
+    assert bench.label("a", b"", "dog") == 0
+    (sample,) = bench.intake.labels.samples
+    assert sample.source[2] == older.source[2] + 1
+    np.testing.assert_array_equal(sample.pixels, pixels_of(png(1)))

@@ -11,6 +11,7 @@ from adaptsvc.adapt.labels import LabeledSample
 from adaptsvc.adapt.window import Sample
 from adaptsvc.bootstrap import Ready
 from adaptsvc.config import Settings
+from adaptsvc.errors import ModelError, StateUnavailableError
 from adaptsvc.rounds import StopRound
 from adaptsvc.trust.patience import Patience
 from tests.adaptsvc.rounds_bench import (
@@ -204,3 +205,51 @@ def test_a_refused_whole_model_leaves_no_base_behind(bench: Bench) -> None:
     assert bases(bench.ready.store) == before
     assert len(bench.ready.store.refused()) == 1
     assert (bench.serving, bench.ready.store.ids()) == (0, [0])
+
+
+@VIT
+@pytest.mark.parametrize("kind", ["labels", "images"])
+def test_a_version_made_for_other_classes_is_not_learned_from(
+    bench: Bench, window: Samples, kind: str
+) -> None:
+    """The same names in another order: every label would name another row of its head."""
+    bench.settings = bench.settings.model_copy(update={"classes": ("dog", "cat", "car")})
+    bench.start()
+    done = bench.teach(coloured()) if kind == "labels" else bench.look(window)
+    assert (done.outcome, done.reasons, done.version) == ("skipped", ("foreign_classes",), 0)
+
+
+@VIT
+def test_going_back_is_tried_again_when_the_pointer_does_not_answer(
+    bench: Bench, window: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        bench.look(window)
+    bench.start(learn=COLLAPSE, guard={**STRICT, "refusals": 1, "freezes": 1})
+    pointer = bench.ready.pointer
+
+    def away(expected: int | None, version: int) -> None:
+        raise StateUnavailableError("gone")
+
+    bench.intake.new_images = 7
+    with monkeypatch.context() as patch:
+        patch.setattr(pointer, "compare_and_set", away)
+        with pytest.raises(StateUnavailableError):
+            bench.look(window)
+    assert (bench.rounds.count, bench.serving) == (0, 2)
+    assert bench.intake.new_images == 7
+    done = bench.rounds.run("images", bench.intake)
+    assert (done.action, done.version, bench.serving) == ("reset_to_last_good", 1, 1)
+
+
+@VIT
+def test_a_model_that_cannot_be_exported_fails_the_round_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ModelError("a layer has no counterpart")
+
+    monkeypatch.setattr("adaptsvc.publishing.export_tuned", refuse)
+    bench.start(tune={**TUNE, "trained": "last-block"})
+    done = bench.teach(coloured())
+    assert (done.outcome, done.reasons) == ("failed", ("a layer has no counterpart",))

@@ -46,11 +46,13 @@ class Bench:
         new = letter(dead, reason="NotAnImageError", error="no", limit_bytes=10**5)
         self.log.append("dead", [new])
 
-    def replay(self, since: Mapping[TopicPartition, int] | None = None) -> tuple[int, int]:
+    def replay(
+        self, rate: float = FAST, since: Mapping[TopicPartition, int] | None = None
+    ) -> tuple[int, int]:
         """How many were sent back, and how many could not be."""
         where = self.reached if since is None else since
         done = replay_letters(
-            self.log, [DEAD], dict(where), rate=FAST, reached=self.reached.__setitem__
+            self.log, [DEAD], dict(where), rate=rate, reached=self.reached.__setitem__
         )
         return done.sent, len(done.refused)
 
@@ -148,19 +150,22 @@ def test_what_cannot_be_sent_back_stops_nothing() -> None:
     assert bench.keys("images") == ["a", "c"]
 
 
-def test_a_letter_larger_than_its_topic_now_allows_stops_no_other() -> None:
+@pytest.mark.parametrize("rate", [2.0, float("inf")])
+def test_a_letter_larger_than_its_topic_now_allows_stops_no_other_and_sends_none_twice(
+    rate: float,
+) -> None:
     small = parse_topics(
         {"images": {**LIMITS, "max_message_bytes": 12}, "dead": LIMITS}, source="tests"
     )
     bench = Bench(small)
-    for name in ("a", "large" * 10, "c"):
+    for name in ("a", "b", "large" * 10, "c"):
         bench.bury(name)
-    assert bench.replay() == (2, 1)
-    assert bench.keys("images") == ["a", "c"]
+    assert bench.replay(rate) == (3, 1)
+    assert bench.keys("images") == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("since", [7, 10**6])
 def test_a_place_beyond_the_end_is_of_another_log_and_all_is_sent(since: int) -> None:
     bench = Bench()
     bench.bury("a")
-    assert bench.replay({DEAD: since}) == (1, 0)
+    assert bench.replay(since={DEAD: since}) == (1, 0)

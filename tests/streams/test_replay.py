@@ -9,7 +9,7 @@ import pytest
 
 from streams.log import MemoryLog
 from streams.message import NewMessage, Position, TopicPartition
-from streams.replay import file_messages, image_files, send
+from streams.replay import BATCH_BYTES, file_messages, image_files, send
 from streams.topics import load_topics
 
 TOPIC = "images.unlabeled"
@@ -81,3 +81,17 @@ def test_messages_sent_lie_in_the_partition_of_their_key(folder: Path) -> None:
     places = [p for p in load_topics().partitions([TOPIC]) if log.read(p, offset=0, limit=9)]
     assert all(isinstance(place, TopicPartition) for place in places)
     assert places
+
+
+def test_an_append_is_bounded_in_bytes_and_what_is_larger_goes_alone() -> None:
+    sizes = [BATCH_BYTES // 2, BATCH_BYTES // 4, BATCH_BYTES // 2, BATCH_BYTES, 1, 1]
+    counts: list[int] = []
+
+    class Counting(MemoryLog):
+        def append(self, topic: str, messages: Sequence[NewMessage]) -> tuple[Position, ...]:
+            counts.append(len(messages))
+            return super().append(topic, messages)
+
+    messages = (NewMessage(str(n), bytes(size)) for n, size in enumerate(sizes))
+    assert send(Counting(load_topics()), TOPIC, messages, rate=float("inf")) == 6
+    assert counts == [2, 1, 1, 2]

@@ -176,6 +176,13 @@ def test_the_time_between_attempts_grows_up_to_a_limit(open_link: OpenLink) -> N
         assert longest / 2 <= wait <= longest
 
 
+def test_an_outage_of_any_length_is_still_an_outage(open_link: OpenLink) -> None:
+    link = open_link(StateSettings(url="redis://127.0.0.1:1/0"), clock=Clock())
+    link._failures = 5000  # of more than an hour
+    fails(link)
+    assert link._failures == 5001
+
+
 def test_an_outage_is_logged_once_and_so_is_its_end_and_both_are_told(
     start_redis: Callable[..., RedisServer],
     open_link: OpenLink,

@@ -229,6 +229,28 @@ def test_the_following_thread_takes_a_new_version_by_itself(fixture: Fixture) ->
     assert arrived
 
 
+def test_the_following_thread_outlives_what_nobody_foresaw(fixture: Fixture) -> None:
+    surprises = iter([OverflowError("no error of ours")])
+
+    class Surprising(FilePointer):
+        def read(self) -> Current:
+            for surprise in surprises:
+                raise surprise
+            return super().read()
+
+    live = Live(
+        fixture.store, Surprising(fixture.settings.pointer), Runtime(), observer=fixture.observer
+    )
+    stop = threading.Event()
+    thread = threading.Thread(target=live.follow, args=(stop, 0.01))
+    thread.start()
+    arrived = _within(10.0, lambda: live.current is not None)
+    stop.set()
+    thread.join()
+    assert arrived
+    assert next(surprises, None) is None
+
+
 def test_an_alarm_makes_the_following_thread_look_before_it_is_time(fixture: Fixture) -> None:
     alarm = Alarm()
     thread = threading.Thread(target=fixture.live.follow, args=(alarm, 600))
