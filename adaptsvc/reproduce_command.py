@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from contextlib import closing
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -40,11 +41,20 @@ def reproduce(version: Version, as_json: AsJson = False) -> None:
             found = run_again(settings, store, log, version)
     if as_json:
         figures = {"verdict": found.verdict, "difference": found.difference}
-        typer.echo(json.dumps({**figures, **dataclasses.asdict(found)}, indent=1))
+        typer.echo(json.dumps(_finite({**figures, **dataclasses.asdict(found)}), indent=1))
     else:
         _print(found)
     if found.verdict == "differs":
         raise typer.Exit(FAILED)
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for what is infinite, which JSON cannot say."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print(found: Reproduction) -> None:

@@ -5,6 +5,7 @@ It knows nothing of what is read from it. The Kafka client is loaded only where 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from adaptsvc.config import Settings
@@ -14,6 +15,7 @@ from streams.log import Log
 from streams.sqlite import SqliteLog
 from streams.topics import load_topics
 
+log = logging.getLogger(__name__)
 BUSY_TIMEOUT_S = 5.0
 
 
@@ -39,9 +41,20 @@ def open_log(settings: Settings, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> L
     )
 
 
-def retention(log: Log) -> Callable[[float], object]:
+def retention(stream: Log) -> Callable[[float], None]:
     """What deletes the messages that streams/topics.yaml lets go; a cluster does so by itself."""
-    return log.enforce_retention if isinstance(log, SqliteLog) else lambda _now: None
+    if not isinstance(stream, SqliteLog):
+        return lambda _now: None
+
+    def enforce(now_s: float) -> None:
+        if held := stream.enforce_retention(now_s).held:
+            log.warning(
+                "%s are past their limits and stay, because a consumer group has not read them; let it "
+                "read, or give `stream.group` its former name",
+                ", ".join(map(str, held)),
+            )
+
+    return enforce
 
 
 def missing_client(exc: ModuleNotFoundError) -> ConfigError:

@@ -22,7 +22,6 @@ from streams.errors import (
 from streams.kafka_settings import KafkaSettings
 from streams.log import Consumer, Log, MemoryLog
 from streams.message import Message, NewMessage, Position, TopicPartition, partition_of
-from streams.offsets import Watermark
 from streams.retention import RetentionReport
 from streams.sqlite import SqliteLog
 from streams.topics import Topics, TopicSpec, load_topics, parse_topics
@@ -54,7 +53,6 @@ __all__ = [
     "TopicSpec",
     "Topics",
     "UnknownTopicError",
-    "Watermark",
     "load_topics",
     "parse_topics",
     "partition_of",

@@ -318,6 +318,9 @@ def test_the_command_says_whether_the_delta_is_the_same(
     done = CliRunner().invoke(app, [*command, "1"])
     assert done.exit_code == 1
     assert "differs by 0.25; at most 1e-5 is allowed" in done.stdout
+    reseal(store, 1, **{DELTA: to_bytes({"another": np.zeros(1, np.float32)})})
+    done = CliRunner().invoke(app, [*command, "1", "--json"])
+    assert json.loads(done.stdout, parse_constant=pytest.fail)["difference"] is None
     done = CliRunner().invoke(app, [*command, "0"])
     assert isinstance(done.exception, NotReproducibleError), "which main() makes status 1"
     assert (

@@ -24,7 +24,6 @@ from streams.kafka import KafkaLog
 from streams.kafka_admin import create_topics
 from streams.log import MemoryLog
 from streams.message import NewMessage
-from streams.sqlite import SqliteLog
 from streams.topics import load_topics
 from tests.streams.broker import Broker
 
@@ -75,11 +74,31 @@ def test_the_default_is_a_file_and_loads_no_kafka_client(tmp_path: Path) -> None
     assert done.stdout == "SqliteLog False\n", done.stderr
 
 
-def test_retention_is_the_files_own_work_and_not_ours_elsewhere(tmp_path: Path) -> None:
+def test_retention_deletes_what_is_old_and_says_what_an_unread_message_holds(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    far = 10.0**11
     with closing(open_log(Settings(home=tmp_path))) as log:
-        assert isinstance(log, SqliteLog)
-        assert retention(log) == log.enforce_retention
-    assert retention(MemoryLog(load_topics()))(0.0) is None
+        log.append(IMAGES, [NewMessage("a", b"x")])
+        with closing(log.consumer("old name", [IMAGES])) as reader:
+            retention(log)(far)
+            assert f"{IMAGES}[" in caplog.text
+            assert "give `stream.group` its former name" in caplog.text
+            (message,) = reader.poll(max_messages=1, max_bytes=10, timeout_s=0)
+            reader.commit({message.topic_partition: 1})
+        caplog.clear()
+        retention(log)(far)
+        assert (caplog.text, log.bounds(message.topic_partition).first) == ("", 1)
+
+
+def test_retention_is_not_ours_where_the_log_sees_to_it() -> None:
+    log = MemoryLog(load_topics())
+    log.append(IMAGES, [NewMessage("a", b"x")])
+    retention(log)(10.0**11)
+    assert (
+        sum(log.bounds(p).end - log.bounds(p).first for p in load_topics().partitions([IMAGES]))
+        == 1
+    )
 
 
 def test_a_cluster_without_the_topics_is_refused_and_topics_create_makes_them(
