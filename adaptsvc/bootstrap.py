@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import numpy as np
 import torch
 
+from adaptsvc import memory
 from adaptsvc.adapt.distributed import SINGLE, Ranks, start_from_environment
 from adaptsvc.clip.load import Clip, load
 from adaptsvc.clip.prompt import Prompt
@@ -150,6 +151,7 @@ def _need_none() -> None:
 
 
 def _clip(settings: Settings, device: str = "") -> Clip:
+    memory.keep_freed()
     if settings.learn.threads:
         torch.set_num_threads(settings.learn.threads)
     return load(settings.model, device=device or settings.learn.device)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from adaptsvc import memory
 from adaptsvc.config import Settings
 from adaptsvc.errors import (
     ModelError,
@@ -152,6 +153,7 @@ class Rounds:
         else:
             intake.new_images = 0
             intake.window.take()
+        memory.give_back()
         return Round(
             number=self.count,
             method=method,

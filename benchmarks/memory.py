@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 from pathlib import Path
+
+from adaptsvc import memory
 
 MIB = 1024 * 1024
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -29,7 +30,7 @@ def reset_peak() -> None:
 def settle() -> float:
     """Collect garbage, hand the allocator's free pages back, and give the RSS that is left."""
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    memory.give_back()
     return resident_mib()
 
 
