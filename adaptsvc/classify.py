@@ -40,7 +40,7 @@ def current_predictor(settings: Settings) -> Predictor | None:
         return None
     version = store.load(current)
     base = store.base(version.manifest.base)
-    return build(base, version, Runtime(settings.serve.device, settings.serve.threads))
+    return build(base, version, Runtime(settings.serve.device, settings.serve.call_threads))
 
 
 def classify_here(files: Sequence[Path], predictor: Predictor, settings: Settings) -> list[Row]:
