@@ -301,7 +301,7 @@ def _image(source: Source) -> Image:
 
 def _body(response: httpx.Response | None, failure: httpx.TransportError | None) -> Any:
     if response is None:
-        raise ServiceError(f"the service gave no answer: {failure}; is it running?") from failure
+        raise ServiceError(f"the service gave no answer: {failure}") from failure
     try:
         body = response.json()
     except ValueError as exc:

@@ -324,26 +324,25 @@ def test_a_service_that_is_told_to_end_under_load_fails_no_request(
     system.wait(system.ready, "the service is ready")
     data = [png(number) for number in range(8)]
 
-    def ask() -> tuple[int, int, bool]:
-        answered = 0
+    answered = [0] * 8
+
+    def ask(number: int) -> tuple[int, bool]:
         with httpx.Client(base_url=system.url, timeout=30) as client:
             while True:
-                number = answered % len(data)
                 response = client.post("/v1/classify", content=data[number], headers=RAW)
-                if response.status_code != 200:
-                    return answered, response.status_code, False
-                answered += 1
-                if response.headers.get("connection") == "close":
-                    return answered, 200, True
+                answered[number] += 1
+                if (asked_to_close := response.headers.get("connection") == "close") or (
+                    response.status_code != 200
+                ):
+                    return response.status_code, asked_to_close
 
     with ThreadPoolExecutor(8) as pool:
-        clients = [pool.submit(ask) for _ in range(8)]
-        time.sleep(1)
+        clients = [pool.submit(ask, number) for number in range(8)]
+        system.wait(lambda: min(answered) > 1, "every client has been answered")
         service.process.terminate()
         system.wait(lambda: not system.ready(), "readiness is gone")
         ends = [client.result(60) for client in clients]
-    assert [(status, asked_to_close) for _, status, asked_to_close in ends] == [(200, True)] * 8
-    assert all(answered > 1 for answered, _, _ in ends)
+    assert ends == [(200, True)] * 8
     service.process.wait(60)
 
 

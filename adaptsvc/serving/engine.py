@@ -253,6 +253,7 @@ class Engine:
             self._check_now()
             if batch:
                 self._answer(batch)
+            del batch  # or its images would stay until the next one comes
 
     def _next(self) -> list[_Job] | None:
         """The next batch, empty when there is something to check first; None at the end."""
