@@ -14,7 +14,7 @@ from adaptsvc.serving.answers import Classifier, embed, items_of
 from adaptsvc.serving.live import Live
 from adaptsvc.serving.predictor import Predictor
 from adaptsvc.serving.problems import ERRORS, add_error_handlers
-from adaptsvc.serving.requests import RequestError, RequestLimits, read_images
+from adaptsvc.serving.requests import ID_HEADER, RequestError, RequestLimits, read_images
 from adaptsvc.serving.schemas import (
     Classified,
     Embedded,
@@ -24,12 +24,21 @@ from adaptsvc.serving.schemas import (
     VersionSummary,
     inlined,
 )
-from adaptsvc.serving.waiting import Desk
+from adaptsvc.serving.waiting import TIMEOUT_PARAMETER, Desk
 from adaptsvc.versions.store import Store
 
 Work = TypeVar("Work")
 TOP_K = 5
 IMAGES_BODY: dict[str, Any] = {
+    "parameters": [
+        TIMEOUT_PARAMETER,
+        {
+            "name": ID_HEADER,
+            "in": "header",
+            "description": "The id of the image of a raw body; by default its SHA-256.",
+            "schema": {"type": "string"},
+        },
+    ],
     "requestBody": {
         "required": True,
         "content": {
@@ -50,7 +59,7 @@ IMAGES_BODY: dict[str, Any] = {
             },
             "application/json": {"schema": inlined(ImagesBody)},
         },
-    }
+    },
 }
 
 

@@ -18,6 +18,8 @@ from adaptsvc.metrics import Observer
 from adaptsvc.serving.problems import in_form_of, problem
 from adaptsvc.serving.requests import RequestError
 
+PROBES = "/v2/health/"  # a crowd is not death either
+
 
 @dataclass(frozen=True, slots=True)
 class GateLimits:
@@ -48,7 +50,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"].startswith(PROBES):
             await self._app(scope, receive, send)
             return
         if self._open >= self._limits.open_requests:

@@ -5,12 +5,13 @@ It knows nothing of where they were raised.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from adaptsvc.serving.requests import RequestError
@@ -18,9 +19,25 @@ from adaptsvc.serving.schemas import ErrorBody, Problem
 
 TENSOR_PATHS, KEPT_HEADERS = "/v2", ("retry-after", "connection", "allow")
 RETRY_LATER, REST_UNREAD = (429, 503), (408, 413)
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 408, 413, 415, 422, 429, 503)
+RETRY_HEADER = {
+    "Retry-After": {
+        "description": "Seconds to wait.",
+        "schema": {"type": "integer"},
+        "required": True,
+    }
 }
+STATUSES = (400, 408, 413, 415, 422, 429, 503)
+
+
+def documented(model: type[BaseModel], statuses: Sequence[int]) -> dict[int | str, dict[str, Any]]:
+    """Error answers as an operation of the OpenAPI document lists them."""
+    return {
+        status: {"model": model, "headers": RETRY_HEADER if status in RETRY_LATER else {}}
+        for status in statuses
+    }
+
+
+ERRORS = documented(ErrorBody, STATUSES)
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -21,10 +21,10 @@ from adaptsvc.errors import ImageError
 from adaptsvc.serving.engine import Decoded, Finish, Item
 from adaptsvc.serving.live import Live
 from adaptsvc.serving.predictor import Predictor
-from adaptsvc.serving.problems import RETRY_LATER
+from adaptsvc.serving.problems import STATUSES, documented
 from adaptsvc.serving.requests import RequestError, RequestLimits, from_base64, read_json
 from adaptsvc.serving.schemas import inlined
-from adaptsvc.serving.waiting import Desk
+from adaptsvc.serving.waiting import TIMEOUT_PARAMETER, Desk
 from adaptsvc.types import Float32
 
 NAME, PLATFORM = "adaptsvc", "onnxruntime_onnx"
@@ -83,14 +83,13 @@ class TensorError(_Tensors):
     error: str
 
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": TensorError} for status in (400, 404, 408, 413, 415, 422, 429, 503)
-}
+ERRORS = documented(TensorError, (*STATUSES, 404))
 BODY = {
+    "parameters": [TIMEOUT_PARAMETER],
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": inlined(InferBody)}},
-    }
+    },
 }
 
 
@@ -112,21 +111,21 @@ def add_tensors(
         """Server metadata."""
         return {"name": NAME, "version": app.version, "extensions": []}
 
-    @app.get("/v2/health/live", responses={503: {"model": TensorError}})
-    def is_live() -> Response:
+    @app.get("/v2/health/live", responses=documented(TensorError, (503,)))
+    async def is_live() -> Response:
         """Whether inference works."""
         return _health("live", problem())
 
-    @app.get("/v2/health/ready", responses={503: {"model": TensorError}})
-    def is_ready() -> Response:
+    @app.get("/v2/health/ready", responses=documented(TensorError, (503,)))
+    async def is_ready() -> Response:
         """Whether a version serves."""
         return _health("ready", problem() or ("" if live.current else "no version serves"))
 
     @app.get("/v2/models/{name}/ready", responses=ERRORS)
-    def model_is_ready(name: str = Path()) -> Response:
+    async def model_is_ready(name: str = Path()) -> Response:
         """The same, of the model."""
         _check_name(name)
-        return is_ready()
+        return await is_ready()
 
     @app.get("/v2/models/{name}", responses=ERRORS)
     def model(name: str = Path()) -> dict[str, Any]:
@@ -241,7 +240,8 @@ def _described(name: str, datatype: str, shape: list[int]) -> dict[str, Any]:
 
 def _health(what: str, problem: str) -> Response:
     if problem:
-        return JSONResponse({what: False, "error": problem}, status_code=RETRY_LATER[1])
+        content, headers = {what: False, "error": problem}, {"Retry-After": "1"}
+        return JSONResponse(content, status_code=503, headers=headers)
     return JSONResponse({what: True})
 
 

@@ -24,6 +24,12 @@ from adaptsvc.serving.engine import Engine, Finish, FullError, Item
 from adaptsvc.serving.requests import RequestError
 
 TIMEOUT_HEADER = "X-Request-Timeout"
+TIMEOUT_PARAMETER = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "description": "Seconds that an answer is worth waiting for; after them, 429.",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+}
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads it but the access log
 Answer = TypeVar("Answer")
 
