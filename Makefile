@@ -50,6 +50,7 @@ check: lint types architecture coverage  ## what CI runs
 bench: install  ## the figures of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.swap
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.streams_log
 	$(BIN)/python -m benchmarks.kafka
 	$(BIN)/python -m benchmarks.worker_memory

@@ -19,8 +19,10 @@ from adaptsvc.adapt.distributed import SINGLE, Ranks, start_from_environment
 from adaptsvc.clip.load import Clip, load
 from adaptsvc.clip.prompt import Prompt
 from adaptsvc.config import Settings
+from adaptsvc.cores import usable_cores
 from adaptsvc.learner import Learner, dismiss
 from adaptsvc.metrics import Observer
+from adaptsvc.pressure import give_way
 from adaptsvc.publishing import Publisher, ensure_base, zero_shot_draft
 from adaptsvc.serving.encoder import Encoder, Runtime
 from adaptsvc.serving.encoder import build as build_encoder
@@ -135,6 +137,7 @@ def build_worker(
         observer=observer,
         enforce_retention=retention(stream),
         check_lease=check_lease,
+        give_way=lambda stop: give_way(settings.slow, settings.learn.give_way_s, stop),
     )
     return Worker(parts, settings, stop)
 
@@ -152,8 +155,7 @@ def _need_none() -> None:
 
 def _clip(settings: Settings, device: str = "") -> Clip:
     memory.keep_freed()
-    if settings.learn.threads:
-        torch.set_num_threads(settings.learn.threads)
+    torch.set_num_threads(settings.learn.threads or min(torch.get_num_threads(), usable_cores()))
     return load(settings.model, device=device or settings.learn.device)
 
 

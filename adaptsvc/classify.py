@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import httpx
-
+from adaptsvc.client import Client, Options
 from adaptsvc.config import Settings
-from adaptsvc.errors import AdaptsvcError, ImageError
+from adaptsvc.errors import ImageError, ServiceError
 from adaptsvc.images import ImageLimits, decode
 from adaptsvc.serving.encoder import Runtime
 from adaptsvc.serving.predictor import Predictor, build
@@ -40,7 +38,7 @@ def current_predictor(settings: Settings) -> Predictor | None:
         return None
     version = store.load(current)
     base = store.base(version.manifest.base)
-    return build(base, version, Runtime(settings.serve.device, settings.serve.threads))
+    return build(base, version, Runtime(settings.serve.device, settings.serve.call_threads))
 
 
 def classify_here(files: Sequence[Path], predictor: Predictor, settings: Settings) -> list[Row]:
@@ -54,10 +52,13 @@ def classify_by(url: str, files: Sequence[Path]) -> list[Row]:
     """One row per file, by a running service.
 
     Raises:
-        AdaptsvcError: the service does not answer.
+        ServiceError: the service does not answer.
     """
-    with httpx.Client(base_url=url, timeout=TIMEOUT_S) as client:
-        return [_by(client, file) for file in files]
+    with Client(url, Options(timeout_s=TIMEOUT_S)) as client:
+        try:
+            return [_by(client, file) for file in files]
+        except ServiceError as exc:
+            raise ServiceError(f"{url}: {exc}; is 'adaptsvc up' running there?") from exc
 
 
 def _here(file: Path, predictor: Predictor, limits: ImageLimits) -> Row:
@@ -70,31 +71,14 @@ def _here(file: Path, predictor: Predictor, limits: ImageLimits) -> Row:
     return Row(str(file), best.label, best.confidence, best.ood_score, best.is_ood, answer.version)
 
 
-def _by(client: httpx.Client, file: Path) -> Row:
+def _by(client: Client, file: Path) -> Row:
     try:
-        data = file.read_bytes()
+        answer = client.classify(file, top_k=1)
     except OSError as exc:
         return Row(str(file), error=str(exc))
-    try:
-        response = client.post(
-            "/v1/classify",
-            params={"top_k": 1},
-            content=data,
-            headers={"content-type": "application/octet-stream"},
-        )
-        body: dict[str, Any] = response.json()
-    except (httpx.HTTPError, ValueError) as exc:
-        raise AdaptsvcError(
-            f"{client.base_url} gave no answer we can read: {exc}; is 'adaptsvc up' running there?"
-        ) from exc
-    if response.is_error:
-        return Row(str(file), error=str(body.get("error", {}).get("message", body)))
-    best = body["results"][0]
-    return Row(
-        str(file),
-        best["label"],
-        best["confidence"],
-        best["ood_score"],
-        best["is_ood"],
-        body["model_version"],
-    )
+    except ServiceError as exc:
+        if not exc.status:
+            raise
+        return Row(str(file), error=str(exc))
+    best = answer.results[0]
+    return Row(str(file), best.label, best.confidence, best.ood_score, best.is_ood, answer.version)

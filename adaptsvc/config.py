@@ -99,6 +99,11 @@ class Settings(BaseSettings):
         return self.store / "WORKER"
 
     @property
+    def slow(self) -> Path:
+        """The file that the service touches while it is slow."""
+        return self.home / "SLOW"
+
+    @property
     def stream_file(self) -> Path:
         """The SQLite log."""
         return self.home / "stream.sqlite"

@@ -13,6 +13,8 @@
     │   └── ImageGoneError      its image came, and the stream no longer holds it
     ├── ModelError              the named CLIP cannot be loaded or exported
     │   └── ParityError         torch and ONNX Runtime disagree on the exported model
+    ├── ServiceError            a running service answered with an error, or not at all
+    ├── InferenceError          the model that serves gave no usable answer
     ├── VersionError            something about a model version
     │   ├── VersionNotFoundError
     │   ├── VersionCorruptError  a digest, schema or self-test does not hold
@@ -100,6 +102,24 @@ class ModelError(AdaptsvcError):
 
 class ParityError(ModelError):
     """The exported model does not answer as the one it was made from."""
+
+
+class ServiceError(AdaptsvcError):
+    """A running service answered with an error, or not at all.
+
+    Attributes:
+        status: of HTTP; 0 where there was no answer.
+        field: what the service found fault with.
+    """
+
+    def __init__(self, message: str, *, status: int = 0, field: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.field = field
+
+
+class InferenceError(AdaptsvcError):
+    """The model that serves gave no usable answer."""
 
 
 class VersionError(AdaptsvcError):

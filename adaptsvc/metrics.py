@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from adaptsvc.types import Prediction
 
-Stage: TypeAlias = Literal["decode", "infer"]
+Stage: TypeAlias = Literal["queue", "decode", "infer", "postprocess"]
+Shed: TypeAlias = Literal["queue", "deadline", "gone", "connections", "slow_body"]
 Outcome: TypeAlias = Literal["promoted", "refused", "failed", "conflict", "stopped", "skipped"]
 MessageOutcome: TypeAlias = Literal["learned", "dead_letter", "duplicate"]
 LabelTrouble: TypeAlias = Literal[
@@ -37,6 +38,24 @@ class Observer:
 
     def stage(self, stage: Stage, seconds: float) -> None:
         """A stage of a request took that long."""
+
+    def batched(self, images: int) -> None:
+        """So many images went through one inference call."""
+
+    def inside(self, images: int) -> None:
+        """So many images wait or are being computed now."""
+
+    def shed(self, reason: Shed) -> None:
+        """A request was turned away, or given up."""
+
+    def spared(self, images: int) -> None:
+        """So many images were not computed, because nobody waits for them any more."""
+
+    def inference_alive(self, alive: bool) -> None:
+        """Whether the last canary came back right and in time."""
+
+    def fell_back(self, fell_back: bool) -> None:
+        """Whether inference runs on another device than was asked for."""
 
     def swapped(self, version: int, seconds: float) -> None:
         """Another version serves."""
@@ -91,6 +110,7 @@ class PrometheusObserver(Observer):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._serving(registry)
+        self._overload(registry)
         self._swapping(registry)
         self._sampling(registry)
         self._learning(registry)
@@ -126,9 +146,41 @@ class PrometheusObserver(Observer):
         )
         self._batch = Histogram(
             f"{PREFIX}_batch_images",
-            "Images per request.",
+            "Images per inference call.",
             buckets=BATCH_BUCKETS,
             registry=registry,
+        )
+
+    def _overload(self, registry: CollectorRegistry) -> None:
+        self._inside = Gauge(
+            f"{PREFIX}_inside_images",
+            "Images that wait or are being computed, all processes together.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._shed = Counter(
+            f"{PREFIX}_shed_total",
+            "Requests turned away or given up, by why.",
+            ["reason"],
+            registry=registry,
+        )
+        self._spared = Counter(
+            f"{PREFIX}_spared_images_total",
+            "Images not computed because nobody waited for them any more.",
+            registry=registry,
+        )
+        self._alive = Gauge(
+            f"{PREFIX}_inference_alive",
+            "1 while the last canary inference of every process was right and in time.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self._alive.set(1)
+        self._fallback = Gauge(
+            f"{PREFIX}_device_fallback",
+            "1 while inference runs on the CPU though another device was asked for.",
+            registry=registry,
+            multiprocess_mode="livemax",
         )
 
     def _swapping(self, registry: CollectorRegistry) -> None:
@@ -247,7 +299,6 @@ class PrometheusObserver(Observer):
 
     def predicted(self, predictions: Sequence[Prediction]) -> None:
         """One request was answered."""
-        self._batch.observe(len(predictions))
         for prediction in predictions:
             ood = {None: "unknown", True: "yes", False: "no"}[prediction.is_ood]
             self._predictions.labels(prediction.label, ood).inc()
@@ -257,6 +308,30 @@ class PrometheusObserver(Observer):
     def stage(self, stage: Stage, seconds: float) -> None:
         """A stage of a request took that long."""
         self._stage.labels(stage).observe(seconds)
+
+    def batched(self, images: int) -> None:
+        """So many images went through one inference call."""
+        self._batch.observe(images)
+
+    def inside(self, images: int) -> None:
+        """So many images wait or are being computed now."""
+        self._inside.set(images)
+
+    def shed(self, reason: Shed) -> None:
+        """A request was turned away, or given up."""
+        self._shed.labels(reason).inc()
+
+    def spared(self, images: int) -> None:
+        """So many images were not computed, because nobody waits for them any more."""
+        self._spared.inc(images)
+
+    def inference_alive(self, alive: bool) -> None:
+        """Whether the last canary came back right and in time."""
+        self._alive.set(alive)
+
+    def fell_back(self, fell_back: bool) -> None:
+        """Whether inference runs on another device than was asked for."""
+        self._fallback.set(fell_back)
 
     def swapped(self, version: int, seconds: float) -> None:
         """Another version serves."""

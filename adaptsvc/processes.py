@@ -40,7 +40,9 @@ def stop_on_signals() -> threading.Event:
 def service_command(settings: Settings) -> list[str]:
     """The command of the BentoML service."""
     host, port = settings.serve.host, settings.serve.port
-    return [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", host, "--port", str(port)]
+    address = ["--host", host, "--port", str(port)]
+    drain = ["--timeout-graceful-shutdown", str(settings.serve.drain_s)]
+    return [sys.executable, "-m", "bentoml", "serve", SERVICE, *address, *drain]
 
 
 def worker_command() -> list[str]:
@@ -49,9 +51,10 @@ def worker_command() -> list[str]:
 
 
 def service_environment(settings: Settings) -> dict[str, str]:
-    """What BentoML reads: no telemetry, its own folder under ours, no access log, our process count."""
+    """What BentoML reads: no telemetry, its own folder under ours, no access log, our counts and limits."""
     service = "services.adaptsvc"
     options = f"{service}.workers={settings.serve.workers} {service}.logging.access.enabled=false"
+    options += f" {service}.traffic.timeout={settings.serve.timeout_s}"
     return {
         "BENTOML_DO_NOT_TRACK": "true",
         "BENTOML_HOME": str(settings.home / "bentoml" / str(settings.serve.port)),

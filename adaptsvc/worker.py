@@ -63,6 +63,7 @@ class Parts:
     observer: Observer
     enforce_retention: Callable[[float], object] = lambda _now: None
     check_lease: Callable[[], None] = lambda: None
+    give_way: Callable[[threading.Event], object] = lambda _stop: None
 
 
 class Worker:
@@ -191,6 +192,7 @@ class Worker:
 
     def _between_steps(self) -> None:
         self._parts.check_lease()
+        self._parts.give_way(self._stop)
         if self._stop.is_set():
             raise StopRound
         self._consumer.heartbeat()

@@ -148,10 +148,11 @@ def requests_of(images: Sequence[bytes], port: int) -> list[bytes]:
 
 
 @contextmanager
-def service(home: Path) -> Iterator[Settings]:
-    """The service over a staged home, ready."""
-    overrides = {"home": str(home), "serve.port": str(_free_port())}
-    settings = config.read(home=home, serve={"port": int(overrides["serve.port"])})
+def service(home: Path, **serve: object) -> Iterator[Settings]:
+    """The service over a staged home, ready, with these settings of `serve`."""
+    serve = {**serve, "port": _free_port()}
+    settings = config.read(home=home, serve=serve)
+    overrides = {"home": str(home), **{f"serve.{key}": str(v) for key, v in serve.items()}}
     environment = {**settings_environment(overrides), **service_environment(settings)}
     child = Child.start("service", service_command(settings), environment, home / "service.log")
     try:

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 import anyio
 import anyio.to_thread
-import numpy as np
-from fastapi import FastAPI, Query, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI, Query, Request, Response
+from pydantic import BaseModel
 
-from adaptsvc.errors import ImageError, ImageTooLargeError
-from adaptsvc.images import ImageLimits, decode
-from adaptsvc.metrics import Observer
+from adaptsvc.serving.answers import Classifier, embed, items_of
 from adaptsvc.serving.live import Live
 from adaptsvc.serving.predictor import Predictor
-from adaptsvc.serving.requests import RequestError, RequestLimits, Upload, read_images
-from adaptsvc.serving.schemas import Classified, ErrorBody, Model, Problem, Result, VersionSummary
+from adaptsvc.serving.problems import ERRORS, add_error_handlers
+from adaptsvc.serving.requests import ID_HEADER, RequestError, RequestLimits, read_images
+from adaptsvc.serving.schemas import (
+    Classified,
+    Embedded,
+    ErrorBody,
+    ImagesBody,
+    Model,
+    VersionSummary,
+    inlined,
+)
+from adaptsvc.serving.waiting import TIMEOUT_PARAMETER, Desk
 from adaptsvc.versions.store import Store
 
 Work = TypeVar("Work")
-RETRY_AFTER_S = "1"
 TOP_K = 5
-CLASSIFY_BODY: dict[str, Any] = {
+IMAGES_BODY: dict[str, Any] = {
+    "parameters": [
+        TIMEOUT_PARAMETER,
+        {
+            "name": ID_HEADER,
+            "in": "header",
+            "description": "The id of the image of a raw body; by default its SHA-256.",
+            "schema": {"type": "string"},
+        },
+    ],
     "requestBody": {
         "required": True,
         "content": {
@@ -38,15 +49,17 @@ CLASSIFY_BODY: dict[str, Any] = {
                     "type": "object",
                     "required": ["images"],
                     "properties": {
-                        "images": {"type": "array", "items": {"type": "string", "format": "binary"}}
+                        "images": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                        },
+                        "image_id": {"type": "array", "items": {"type": "string"}},
                     },
                 }
             },
+            "application/json": {"schema": inlined(ImagesBody)},
         },
-    }
-}
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 413, 415, 422, 429, 503)
+    },
 }
 
 
@@ -82,61 +95,6 @@ class Computing:
             self._inside -= 1
 
 
-class Classifier:
-    """Encoded images to answers.
-
-    Args:
-        live: whose current version answers.
-        limits: of one image.
-        observer: told of every stage and answer.
-        sample: given every answered image, by its id; returns at once and never fails.
-    """
-
-    def __init__(
-        self,
-        live: Live,
-        limits: ImageLimits,
-        observer: Observer,
-        *,
-        sample: Callable[[str, bytes], None] = lambda _image_id, _data: None,
-    ) -> None:
-        self._live = live
-        self._limits = limits
-        self._observer = observer
-        self._sample = sample
-
-    def classify(self, uploads: Sequence[Upload], top_k: int) -> Classified:
-        """Answer all of them by one version.
-
-        Raises:
-            RequestError: an upload is no image we take, or nothing serves yet.
-        """
-        predictor = serving(self._live)
-        started = time.perf_counter()
-        pixels = np.stack([self._decode(upload, predictor) for upload in uploads])
-        decoded = time.perf_counter()
-        answer = predictor.answer(pixels, top_k)
-        self._observer.stage("decode", decoded - started)
-        self._observer.stage("infer", time.perf_counter() - decoded)
-        self._observer.predicted(answer.predictions)
-        ids = [hashlib.sha256(upload.data).hexdigest() for upload in uploads]
-        results = tuple(
-            Result.of(image_id, prediction)
-            for image_id, prediction in zip(ids, answer.predictions, strict=True)
-        )
-        for image_id, upload in zip(ids, uploads, strict=True):
-            self._sample(image_id, upload.data)
-        return Classified(model_version=answer.version, results=results)
-
-    def _decode(self, upload: Upload, predictor: Predictor) -> Any:
-        try:
-            return decode(upload.data, predictor.base.preprocess, self._limits)
-        except ImageTooLargeError as exc:
-            raise RequestError(413, upload.field, str(exc)) from exc
-        except ImageError as exc:
-            raise RequestError(400, upload.field, str(exc)) from exc
-
-
 def serving(live: Live) -> Predictor:
     """The predictor that answers now.
 
@@ -156,8 +114,8 @@ def create_app(
     live: Live,
     store: Store,
     *,
+    desk: Desk,
     classifier: Classifier,
-    computing: Computing,
     limits: RequestLimits,
 ) -> FastAPI:
     """The application.
@@ -165,21 +123,32 @@ def create_app(
     Args:
         live: what serves.
         store: the history of versions.
-        classifier: answers.
-        computing: bounds how many answers are computed at once.
+        desk: takes requests to the engine.
+        classifier: makes the answers.
         limits: of one request.
     """
     app = FastAPI(title="adaptsvc", version="1", openapi_url="/v1/openapi.json", docs_url=None)
     app.redoc_url = None
-    _add_error_handlers(app)
+    add_error_handlers(app)
 
-    @app.post("/v1/classify", openapi_extra=CLASSIFY_BODY, responses=ERRORS)
+    @app.post(
+        "/v1/classify", openapi_extra=IMAGES_BODY, responses=ERRORS, response_model=Classified
+    )
     async def classify(
         request: Request, top_k: Annotated[int, Query(ge=1, le=1000)] = TOP_K
-    ) -> Classified:
-        """Classify one image (raw body) or several (multipart field `images`)."""
+    ) -> Response:
+        """Classify one image (raw body, `X-Image-Id`) or several (a form or JSON, `images`)."""
+        serving(live)
         uploads = await read_images(request, limits)
-        return await computing.run(lambda: classifier.classify(uploads, top_k))
+        finish = classifier.finish(uploads, top_k)
+        return _json(await desk.answer(request, items_of(uploads), finish, Classified))
+
+    @app.post("/v1/embed", openapi_extra=IMAGES_BODY, responses=ERRORS, response_model=Embedded)
+    async def embeddings(request: Request) -> Response:
+        """Unit embeddings of one image or several, sent as to /v1/classify."""
+        serving(live)
+        uploads = await read_images(request, limits)
+        return _json(await desk.answer(request, items_of(uploads), embed(uploads), Embedded))
 
     @app.get("/", include_in_schema=False)
     def home() -> dict[str, Any]:
@@ -220,38 +189,6 @@ def describe(live: Live) -> Model:
     )
 
 
-def _add_error_handlers(app: FastAPI) -> None:
-    def handler(
-        respond: Callable[[Any], JSONResponse],
-    ) -> Callable[[Request, Any], Awaitable[JSONResponse]]:
-        async def handle(_request: Request, exc: Any) -> JSONResponse:
-            return respond(exc)
-
-        return handle
-
-    app.add_exception_handler(RequestError, handler(_request_error))
-    app.add_exception_handler(RequestValidationError, handler(_validation_error))
-    app.add_exception_handler(HTTPException, handler(_http_error))
-
-
-def _request_error(exc: RequestError) -> JSONResponse:
-    retry = {"Retry-After": RETRY_AFTER_S} if exc.status in (429, 503) else {}
-    return _problem(exc.status, exc.field, str(exc), headers=retry)
-
-
-def _validation_error(exc: RequestValidationError) -> JSONResponse:
-    first = exc.errors()[0]
-    field = str(first["loc"][-1])
-    return _problem(422, field, f"got {first.get('input')!r}; {first['msg']}")
-
-
-def _http_error(exc: HTTPException) -> JSONResponse:
-    message = f"{exc.detail}; the routes are listed in /v1/openapi.json"
-    return _problem(exc.status_code, "path", message, headers=dict(exc.headers or {}))
-
-
-def _problem(
-    status: int, field: str, message: str, *, headers: dict[str, str] | None = None
-) -> JSONResponse:
-    body = ErrorBody(error=Problem(field=field, message=message))
-    return JSONResponse(body.model_dump(), status_code=status, headers=headers)
+def _json(answer: BaseModel) -> Response:
+    """A body that is valid by construction; FastAPI would check it again."""
+    return Response(answer.model_dump_json(), media_type="application/json")

@@ -10,6 +10,7 @@ folds the file's values first and ignores the override, silently.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -21,6 +22,7 @@ from adaptsvc.images import normalise
 from adaptsvc.types import Float32, Tensors, UInt8
 from adaptsvc.versions.base import Base
 
+log = logging.getLogger(__name__)
 Device: TypeAlias = Literal["cpu", "cuda"]
 PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 ERRORS_ONLY = 3
@@ -31,12 +33,14 @@ class Runtime:
     """Where and how inference runs.
 
     Attributes:
-        device: ``cpu`` or ``cuda``; there is no silent fallback.
+        device: ``cpu`` or ``cuda``.
         threads: of one inference call on CPU, at least 1.
+        fallback: run on the CPU, and say so, where the device is not there.
     """
 
     device: Device = "cpu"
     threads: int = 1
+    fallback: bool = False
 
 
 class Encoder:
@@ -47,6 +51,11 @@ class Encoder:
         self.session = session
         self._feeds = feeds
         self._keep = keep  # the tensors ONNX Runtime reads the overridden initializers from
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that runs it, as ONNX Runtime names it."""
+        return str(self.session.get_providers()[0])
 
     def embed(self, pixels: UInt8) -> Float32:
         """Unit embeddings (N, D) of images (N, 3, H, W) as `adaptsvc.images.decode` gives them."""
@@ -107,8 +116,8 @@ def _session(base: Base, delta: Tensors, runtime: Runtime) -> tuple[Any, list[An
     except Exception as exc:  # ONNX Runtime's errors have no base but Exception
         raise ModelError(f"ONNX Runtime refused {base.graph}: {exc}") from exc
     if provider not in session.get_providers():
-        raise ModelError(
-            f"ONNX Runtime runs on {session.get_providers()}, {provider} was asked for; install its "
-            "libraries or set serve.device to cpu"
-        )
+        problem = f"ONNX Runtime runs on {session.get_providers()}, {provider} was asked for"
+        if not runtime.fallback:
+            raise ModelError(f"{problem}; install its libraries or set serve.device to cpu")
+        log.warning("%s; serve.fallback allows it", problem)
     return session, values

@@ -15,8 +15,9 @@ from fastapi import FastAPI, Request
 from adaptsvc.errors import ImageIdError
 from adaptsvc.serving.app import Computing, serving
 from adaptsvc.serving.live import Live
+from adaptsvc.serving.problems import ERRORS
 from adaptsvc.serving.requests import RequestError, read_json
-from adaptsvc.serving.schemas import ErrorBody, Feedback
+from adaptsvc.serving.schemas import Feedback
 from adaptsvc.source import LABEL_HEADER, LABELS, check_id
 from streams.errors import InvalidMessageError, LogBusyError, LogFullError, StreamError
 from streams.log import Log
@@ -29,9 +30,6 @@ BODY: dict[str, Any] = {
         "required": True,
         "content": {"application/json": {"schema": Feedback.model_json_schema()}},
     }
-}
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 413, 415, 422, 429, 503)
 }
 
 

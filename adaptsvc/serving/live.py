@@ -10,14 +10,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
 from adaptsvc import memory
 from adaptsvc.errors import AdaptsvcError
 from adaptsvc.metrics import Observer
-from adaptsvc.serving.encoder import Runtime
+from adaptsvc.serving.encoder import PROVIDERS, Runtime
 from adaptsvc.serving.predictor import Predictor, build
 from adaptsvc.versions.pointer import Current, Pointer
 from adaptsvc.versions.store import Store
@@ -66,6 +66,7 @@ class Live:
         pointer: which one should serve.
         runtime: where inference runs.
         observer: told of swaps.
+        batches: sizes that a new session has run before it serves.
         clock: monotonic seconds.
     """
 
@@ -76,8 +77,10 @@ class Live:
         runtime: Runtime,
         *,
         observer: Observer,
+        batches: Sequence[int] = (),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        self._batches = batches
         self._store = store
         self._pointer = pointer
         self._runtime = runtime
@@ -137,6 +140,7 @@ class Live:
         self._replaced = before is not None
         self.refusal = None
         self._observer.swapped(wanted.version, seconds)
+        self._observer.fell_back(predictor.encoder.provider != PROVIDERS[self._runtime.device])
         log.info("version %d serves, ready in %.0f ms", wanted.version, 1000 * seconds)
 
     def _prepare(self, version_id: int) -> Predictor:
@@ -151,6 +155,7 @@ class Live:
         predictor = build(base, version, self._runtime, before=self.current)
         if not _shares_session(predictor, self.current):
             predictor.self_test()
+            predictor.warm(self._batches)
         return predictor
 
     def _refuse(self, reason: str) -> None:

@@ -6,6 +6,7 @@ It knows nothing of HTTP, of other versions, or of which version should serve.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -42,17 +43,31 @@ class Predictor:
 
     def answer(self, pixels: UInt8, top_k: int) -> Answer:
         """Classify images (N, 3, H, W); `top_k` classes each."""
-        embeddings = self.encoder.embed(pixels)  # (N, D)
-        logits = logits_of(
-            embeddings, self.version.head.class_embeddings, self.manifest.logit_scale
-        )
-        scores = ood.SCORES[self.manifest.ood.score](logits, self.manifest.logit_scale)  # (N,)
-        probabilities = softmax(logits, self.manifest.calibration.temperature)  # (N, C)
+        return self.interpret(self.encoder.embed(pixels), top_k)
+
+    def interpret(self, embeddings: Float32, top_k: int) -> Answer:
+        """Classify images by their unit embeddings (N, D); `top_k` classes each."""
+        probabilities, scores = self.scores(embeddings)
         predictions = tuple(
             self._prediction(p, float(score), top_k)
             for p, score in zip(probabilities, scores, strict=True)
         )
         return Answer(self.manifest.id, predictions)
+
+    def scores(self, embeddings: Float32) -> tuple[Float64, Float64]:
+        """Calibrated probabilities (N, C) and OOD scores (N,) of unit embeddings (N, D)."""
+        logits = logits_of(
+            embeddings, self.version.head.class_embeddings, self.manifest.logit_scale
+        )
+        scores = ood.SCORES[self.manifest.ood.score](logits, self.manifest.logit_scale)  # (N,)
+        return softmax(logits, self.manifest.calibration.temperature), scores
+
+    def warm(self, batches: Sequence[int]) -> None:
+        """Run once with so many images each: the first call of a shape pays for its memory."""
+        for images in batches:
+            self.encoder.embed(
+                self_test_input(self.manifest.self_test.seed, images, self.base.preprocess.size)
+            )
 
     def self_test(self) -> None:
         """Run the manifest's self-test.

@@ -7,7 +7,9 @@ of models, or of which log it is: whoever makes a `Sampler` says how the log is 
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 import threading
 import time
 from collections import deque
@@ -23,6 +25,7 @@ from streams.log import Log
 from streams.message import NewMessage
 
 log = logging.getLogger(__name__)
+SHA256 = re.compile("[0-9a-f]{64}")
 TOPIC = "images.unlabeled"
 BATCH_IMAGES = 16  # that share one flush to the disk
 HASH_DIGITS, HASHES = (
@@ -88,14 +91,17 @@ def is_chosen(image_id: str, fraction: float) -> bool:
     """Whether an image belongs to the share: the same answer everywhere and always.
 
     Args:
-        image_id: hexadecimal SHA-256 of the image.
+        image_id: hexadecimal SHA-256 of the image, or any other text.
         fraction: in [0, 1].
 
     Example:
         >>> [is_chosen("40" + "0" * 62, share) for share in (0.0, 0.25, 0.26, 1.0)]
         [False, False, True, True]
     """
-    return int(image_id[:HASH_DIGITS], 16) < fraction * HASHES
+    digest = (
+        image_id if SHA256.fullmatch(image_id) else hashlib.sha256(image_id.encode()).hexdigest()
+    )
+    return int(digest[:HASH_DIGITS], 16) < fraction * HASHES
 
 
 class Sampler:

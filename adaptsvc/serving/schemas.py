@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,7 +27,7 @@ class ClassScore(_Schema):
 class Result(_Schema):
     """The answer for one image."""
 
-    image_id: str = Field(description="SHA-256 of the bytes sent.")
+    image_id: str = Field(description="As it was sent; else the SHA-256 of the bytes.")
     label: str
     confidence: Probability = Field(description="Calibrated probability of `label`.")
     top: tuple[ClassScore, ...] = Field(description="The most probable classes, best first.")
@@ -48,11 +48,52 @@ class Result(_Schema):
         )
 
 
+class Problem(_Schema):
+    """What every error says."""
+
+    field: str = Field(description="What is wrong: body, images[3], top_k, path, ...")
+    message: str = Field(description="What came, what was expected, what to do.")
+
+
+class Failed(_Schema):
+    """An image that could not be read, among others that could."""
+
+    image_id: str
+    error: Problem
+
+
 class Classified(_Schema):
-    """The answer of POST /v1/classify; one version made all of it."""
+    """The answer of POST /v1/classify, in the order of the images; one version made all of it."""
 
     model_version: int
-    results: tuple[Result, ...]
+    results: tuple[Result | Failed, ...]
+
+
+class ImageBody(_Schema):
+    """One image in a JSON body."""
+
+    data: str = Field(min_length=1, description="The encoded image, in base64.")
+    image_id: str | None = Field(None, description="The id its answer has; by default its SHA-256.")
+
+
+class ImagesBody(_Schema):
+    """Images as JSON: the body of POST /v1/classify and /v1/embed in that form."""
+
+    images: tuple[ImageBody, ...] = Field(min_length=1, description="1 to 64 images.")
+
+
+class Embedding(_Schema):
+    """The embedding of one image."""
+
+    image_id: str
+    embedding: tuple[float, ...] = Field(description="Of length 1; which way is all it says.")
+
+
+class Embedded(_Schema):
+    """The answer of POST /v1/embed, in the order of the images; one version made all of it."""
+
+    model_version: int
+    results: tuple[Embedding | Failed, ...]
 
 
 class Feedback(_Schema):
@@ -96,14 +137,24 @@ class Model(_Schema):
     refused: str | None = Field(description="Why a newer version was not taken, if one was not.")
 
 
-class Problem(_Schema):
-    """What every error says."""
-
-    field: str = Field(description="What is wrong: body, images[3], top_k, path, ...")
-    message: str = Field(description="What came, what was expected, what to do.")
-
-
 class ErrorBody(_Schema):
     """Every error answer."""
 
     error: Problem
+
+
+def inlined(kind: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a record, its definitions where they are used; for a document of several."""
+    schema = kind.model_json_schema()
+    resolved: dict[str, Any] = _resolved(schema, schema.pop("$defs", {}))
+    return resolved
+
+
+def _resolved(part: Any, definitions: dict[str, Any]) -> Any:
+    if isinstance(part, list):
+        return [_resolved(each, definitions) for each in part]
+    if not isinstance(part, dict):
+        return part
+    if "$ref" in part:
+        return _resolved(definitions[part["$ref"].rpartition("/")[2]], definitions)
+    return {key: _resolved(value, definitions) for key, value in part.items()}

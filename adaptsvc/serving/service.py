@@ -12,28 +12,40 @@ import threading
 import bentoml
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
+from starlette.exceptions import HTTPException
 
 from adaptsvc import config
 from adaptsvc.config import Settings
-from adaptsvc.images import ImageLimits
+from adaptsvc.images import ImageLimits, decode
 from adaptsvc.metrics import Observer, PrometheusObserver
-from adaptsvc.serving.app import Classifier, Computing, create_app
+from adaptsvc.pressure import Alert
+from adaptsvc.serving.answers import Classifier
+from adaptsvc.serving.app import Computing, create_app
+from adaptsvc.serving.batching import BatchLimits, buckets
 from adaptsvc.serving.encoder import Runtime
+from adaptsvc.serving.engine import Engine, EngineLimits
 from adaptsvc.serving.feedback import LabelDesk, add_feedback
+from adaptsvc.serving.gate import Gate, GateLimits
+from adaptsvc.serving.health import CanaryLimits, Health
+from adaptsvc.serving.leaving import Leaving
 from adaptsvc.serving.live import Alarm, Live
 from adaptsvc.serving.requests import RequestLimits
 from adaptsvc.serving.sampling import Sampler, SamplingLimits
+from adaptsvc.serving.tensors import add_tensors
+from adaptsvc.serving.waiting import Desk
 from adaptsvc.state import open_state
 from adaptsvc.streaming import open_log
+from adaptsvc.versions.pointer import Pointer
 from adaptsvc.versions.store import Store
 
 log = logging.getLogger(__name__)
 LABEL_BUSY_S = 2.0  # how long a label waits for other writers of the stream, before it is a 503
+LABELS_WAITING = 64  # and how many wait at once
 mounted = FastAPI(openapi_url=None)
 
 
 @bentoml.asgi_app(mounted)
-@bentoml.service(name="adaptsvc", traffic={"timeout": 60})
+@bentoml.service(name="adaptsvc")
 class Adaptsvc:
     """One service process."""
 
@@ -42,8 +54,7 @@ class Adaptsvc:
         logging.getLogger("adaptsvc").setLevel(settings.log_level)
         observer = PrometheusObserver(REGISTRY)
         state = open_state(settings, observer)
-        runtime = Runtime(settings.serve.device, settings.serve.threads)
-        self._live = Live(state.store, state.lasting, runtime, observer=observer)
+        self._live = live_of(settings, state.store, state.lasting, observer)
         self._alarm = Alarm()
         self._follower = threading.Thread(
             target=self._live.follow,
@@ -51,33 +62,101 @@ class Adaptsvc:
             name="follow-pointer",
             daemon=True,
         )
-        self._flush_s = settings.sample.flush_s
+        self._settings = settings
         self._sampler = sampler_of(settings, observer)
-        self._sampler.start()
-        self._desk = LabelDesk(lambda: open_log(settings, busy_timeout_s=LABEL_BUSY_S))
-        served = application(settings, state.store, self._live, observer, sampler=self._sampler)
-        add_feedback(served, self._live, self._desk, Computing(1, settings.serve.queue))
+        self._engine = engine_of(settings, self._live, observer)
+        self._health = health_of(settings, self._engine, observer)
+        self._labels = LabelDesk(lambda: open_log(settings, busy_timeout_s=LABEL_BUSY_S))
+        self._leaving = Leaving(settings.serve.drain_notice_s)
+        alert = Alert(settings.slow, settings.serve.slow_s)
+        desk = Desk(self._engine, settings.serve.deadline_s, observer=observer, noted=alert.note)
+        limits = RequestLimits(
+            settings.images.max_bytes, settings.serve.max_images, settings.serve.max_body_bytes
+        )
+        classifier = Classifier(observer, sample=self._sampler.offer)
+        served = create_app(
+            self._live, state.store, desk=desk, classifier=classifier, limits=limits
+        )
+        add_tensors(served, self._live, desk, limits, self._health.unproven)
+        add_feedback(served, self._live, self._labels, Computing(1, LABELS_WAITING))
+        gate = GateLimits(settings.serve.open_requests, settings.serve.body_s)
+        served.add_middleware(Gate, limits=gate, observer=observer, leaving=self._leaving)
         mounted.mount("/", served)
         self._live.poll()
-        self._follower.start()
+        self._start()
         self._unwatch = state.watch(self._alarm.ring)
 
-    def __is_alive__(self) -> bool:
-        """The thread that follows the pointer still runs."""
+    async def __is_alive__(self) -> bool:
+        """The thread that follows the pointer runs, and inference works."""
+        if problem := self._health.problem():
+            raise HTTPException(503, problem)
         return self._follower.is_alive()
 
-    def __is_ready__(self) -> bool:
-        """A verified, warmed version answers."""
-        return self._live.current is not None
+    async def __is_ready__(self) -> bool:
+        """A verified, warmed version answers on the device that was asked for, and a canary came back."""
+        if self._leaving():
+            raise HTTPException(503, "the process is about to end")
+        if self._live.current is None:
+            raise HTTPException(503, self._live.refusal or "no version has been published yet")
+        if problem := self._health.unproven():
+            raise HTTPException(503, problem)
+        return True
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
-        """Publish what was sampled, stop following, and let go of the stream."""
-        self._sampler.close(self._flush_s)
+        """Finish what is inside, publish what was sampled, stop following, and let go of the stream."""
+        self._health.close()
+        self._engine.close(timeout_s=self._settings.serve.drain_s)
+        self._sampler.close(self._settings.sample.flush_s)
         self._unwatch()
         self._alarm.stop()
         self._follower.join(timeout=10)
-        self._desk.close()
+        self._labels.close()
+
+    def _start(self) -> None:
+        self._sampler.start()
+        self._engine.start()
+        self._health.start()
+        self._follower.start()
+        self._leaving.listen()
+
+
+def live_of(settings: Settings, store: Store, pointer: Pointer, observer: Observer) -> Live:
+    """What follows the pointer; new sessions are warmed before they serve.
+
+    On the CPU the largest batch is enough, for what a first call costs is memory: with lite the first of 8
+    images took 1.1 to 1.4 times as long as later ones, and first calls of 4 and 2 after it no longer than
+    theirs. On CUDA each shape has algorithms to choose.
+    """
+    serve = settings.serve
+    runtime = Runtime(serve.device, serve.call_threads, serve.fallback)
+    most = serve.batch_images
+    batches = buckets(most) if serve.device == "cuda" else (most,)
+    return Live(store, pointer, runtime, observer=observer, batches=batches)
+
+
+def engine_of(settings: Settings, live: Live, observer: Observer) -> Engine:
+    """The threads that decode and infer."""
+    images, serve = settings.images, settings.serve
+    limits = ImageLimits(images.max_bytes, images.max_pixels, images.max_side)
+    return Engine(
+        lambda: live.current,
+        lambda data, preprocess: decode(data, preprocess, limits),
+        EngineLimits(
+            serve.decoders,
+            serve.inferences,
+            serve.queue_images,
+            BatchLimits(serve.batch_images, serve.batch_wait_s),
+        ),
+        observer=observer,
+    )
+
+
+def health_of(settings: Settings, engine: Engine, observer: Observer) -> Health:
+    """The canaries."""
+    serve = settings.serve
+    limits = CanaryLimits(serve.canary_interval_s, serve.canary_timeout_s)
+    return Health(engine, limits, observer=observer)
 
 
 def sampler_of(settings: Settings, observer: Observer) -> Sampler:
@@ -90,18 +169,3 @@ def sampler_of(settings: Settings, observer: Observer) -> Sampler:
         sample.queue_bytes,
     )
     return Sampler(lambda: open_log(settings), limits, observer)
-
-
-def application(
-    settings: Settings, store: Store, live: Live, observer: Observer, *, sampler: Sampler
-) -> FastAPI:
-    """The /v1 application with these settings."""
-    images, serve = settings.images, settings.serve
-    limits = ImageLimits(images.max_bytes, images.max_pixels, images.max_side)
-    return create_app(
-        live,
-        store,
-        classifier=Classifier(live, limits, observer, sample=sampler.offer),
-        computing=Computing(serve.concurrency, serve.queue),
-        limits=RequestLimits(images.max_bytes, serve.max_images),
-    )

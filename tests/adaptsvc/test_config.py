@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from adaptsvc.config import Settings, fields, read
+from adaptsvc.cores import usable_cores
 from adaptsvc.errors import ConfigError
 
 WriteYaml: TypeAlias = Callable[[str], None]
@@ -66,7 +67,7 @@ def write_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteYaml:
 def test_without_sources_there_are_the_defaults() -> None:
     found = read()
     assert (found.learn.objective, found.serve.port, found.model) == ("ueo", 3000, "lite")
-    assert found.serve.workers == min(len(os.sched_getaffinity(0)), 64)
+    assert found.serve.workers == min(usable_cores(), 64)
 
 
 def test_yaml_beats_defaults_environment_beats_yaml_arguments_beat_all(

@@ -33,9 +33,25 @@ EVENTS: dict[str, tuple[Callable[[Observer], None], list[Change]]] = {
             ("adaptsvc_predictions_total", {"label": "dog", "ood": "unknown"}, 1),
             ("adaptsvc_confidence_sum", {}, 3.0),
             ("adaptsvc_ood_score_count", {}, 4),
-            ("adaptsvc_batch_images_count", {}, 1),
-            ("adaptsvc_batch_images_sum", {}, 4),
         ],
+    ),
+    "batched": (
+        lambda observer: observer.batched(4),
+        [("adaptsvc_batch_images_count", {}, 1), ("adaptsvc_batch_images_sum", {}, 4)],
+    ),
+    "inside": (lambda observer: observer.inside(5), [("adaptsvc_inside_images", {}, 5)]),
+    "shed": (
+        lambda observer: observer.shed("deadline"),
+        [("adaptsvc_shed_total", {"reason": "deadline"}, 1)],
+    ),
+    "spared": (lambda observer: observer.spared(3), [("adaptsvc_spared_images_total", {}, 3)]),
+    "inference_alive": (
+        lambda observer: observer.inference_alive(True),
+        [("adaptsvc_inference_alive", {}, 1)],
+    ),
+    "fell_back": (
+        lambda observer: observer.fell_back(True),
+        [("adaptsvc_device_fallback", {}, 1)],
     ),
     "stage": (
         lambda observer: observer.stage("decode", 0.125),

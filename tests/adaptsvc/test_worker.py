@@ -62,6 +62,7 @@ class Bench:
         self.observer = Counter()
         self.stop = threading.Event()
         self.check_lease: Callable[[], None] = lambda: None
+        self.give_way: Callable[[threading.Event], object] = lambda _stop: None
         self.worker = self.start()
 
     def start(self) -> Worker:
@@ -77,6 +78,7 @@ class Bench:
             preprocess=ready.clip.preprocess,
             observer=self.observer,
             check_lease=lambda: self.check_lease(),
+            give_way=lambda stop: self.give_way(stop),
         )
         worker = Worker(parts, self.settings, self.stop)
         worker.restore()
@@ -279,6 +281,22 @@ def test_a_stop_in_mid_round_leaves_the_version_and_acknowledges_what_was_read(
     assert bench.serving == 0
     saved = checkpoints.load(bench.settings.checkpoint)
     assert (saved.rounds, saved.new_images, len(saved.window)) == (0, 16, 16)
+
+
+def test_the_worker_gives_way_before_every_step_and_a_stop_meanwhile_ends_the_round(
+    bench: Bench, png: Callable[[int], bytes]
+) -> None:
+    """Two steps, and once more before the candidate is judged."""
+    waits: list[threading.Event] = []
+    bench.give_way = waits.append
+    bench.send(pictures(png, 16))
+    drain(bench.worker, 1000.0)
+    assert len(waits) == 3
+    assert bench.observer.rounds != ["stopped"]
+    bench.give_way = lambda stop: stop.set()
+    bench.send(pictures(png, 16, start=16))
+    bench.worker.run()
+    assert bench.observer.rounds[-1] == "stopped"
 
 
 def test_a_round_that_fails_keeps_the_version_and_the_worker_goes_on(

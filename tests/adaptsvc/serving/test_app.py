@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,40 +11,15 @@ import pytest
 from fastapi.testclient import TestClient
 
 from adaptsvc.config import Settings
-from adaptsvc.images import ImageLimits
-from adaptsvc.metrics import Observer
-from adaptsvc.serving.app import Classifier, Computing, create_app
-from adaptsvc.serving.encoder import Runtime
-from adaptsvc.serving.live import Live
-from adaptsvc.serving.requests import RequestLimits
-from adaptsvc.versions.pointer import FilePointer
-from adaptsvc.versions.store import VersionStore
+from tests.adaptsvc.serving.bench import RAW, Stand
 
-LIMITS = ImageLimits(max_bytes=20_000, max_pixels=1_000_000, max_side=4_000)
-RAW = {"content-type": "image/png"}
 IHDR = b"IHDR" + (50_000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
 HUGE_PNG_HEADER = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d" + IHDR + zlib.crc32(IHDR).to_bytes(4, "big")
 
 
-def make_client(settings: Settings, *, poll: bool = True, waiting: int = 64) -> TestClient:
-    store = VersionStore(settings.store)
-    live = Live(store, FilePointer(settings.pointer), Runtime(), observer=Observer())
-    if poll:
-        live.poll()
-    classifier = Classifier(live, LIMITS, Observer())
-    app = create_app(
-        live,
-        store,
-        classifier=classifier,
-        computing=Computing(1, waiting),
-        limits=RequestLimits(LIMITS.max_bytes, 4),
-    )
-    return TestClient(app)
-
-
 @pytest.fixture
 def client(prepared: Settings) -> Iterator[TestClient]:
-    with make_client(prepared) as client:
+    with Stand(prepared).client() as client:
         yield client
 
 
@@ -105,13 +79,28 @@ def test_bytes_that_are_no_acceptable_image_are_refused_naming_the_body(
     assert says in error["message"]
 
 
-def test_a_bad_image_in_a_form_is_named_by_its_place(
+def test_a_bad_image_in_a_form_fails_alone_and_is_named_by_its_place(
     client: TestClient, png: Callable[[int], bytes]
 ) -> None:
-    files = [("images", ("a.png", png(0), "image/png")), ("images", ("b.png", b"no", "image/png"))]
+    contents = [png(0), b"no", png(1)]
+    files = [("images", (f"{i}.png", data, "image/png")) for i, data in enumerate(contents)]
+    response = client.post("/v1/classify", files=files)
+    assert response.status_code == 200
+    first, bad, last = response.json()["results"]
+    assert [r["image_id"] for r in (first, bad, last)] == [
+        hashlib.sha256(data).hexdigest() for data in contents
+    ]
+    assert bad["error"]["field"] == "images[1]"
+    assert "label" not in bad
+    alone = client.post("/v1/classify", content=contents[2], headers=RAW).json()["results"][0]
+    assert last["confidence"] == pytest.approx(alone["confidence"], abs=1e-5)
+
+
+def test_a_form_of_bad_images_only_is_the_error_of_the_first(client: TestClient) -> None:
+    files = [("images", (f"{i}.png", b"no", "image/png")) for i in range(2)]
     response = client.post("/v1/classify", files=files)
     assert response.status_code == 400
-    assert response.json()["error"]["field"] == "images[1]"
+    assert response.json()["error"]["field"] == "images[0]"
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1001"])
@@ -177,38 +166,10 @@ def test_an_unknown_route_and_a_wrong_method_say_so(client: TestClient) -> None:
 def test_before_the_first_version_answers_are_503_with_retry_after(
     prepared: Settings, png: Callable[[int], bytes]
 ) -> None:
-    with make_client(prepared, poll=False) as client:
+    with Stand(prepared).client(poll=False) as client:
         response = client.post("/v1/classify", content=png(0), headers=RAW)
     assert response.status_code == 503
     assert response.headers["retry-after"] == "1"
-
-
-def test_a_full_queue_answers_429_with_retry_after(
-    prepared: Settings, png: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entered, release = threading.Event(), threading.Event()
-    original = Classifier.classify
-
-    def slow(self: Classifier, *args: object) -> object:
-        entered.set()
-        release.wait(10)
-        return original(self, *args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Classifier, "classify", slow)
-    with make_client(prepared, waiting=0) as client:
-        statuses: list[int] = []
-        first = threading.Thread(
-            target=lambda: statuses.append(
-                client.post("/v1/classify", content=png(0), headers=RAW).status_code
-            )
-        )
-        first.start()
-        entered.wait(10)
-        response = client.post("/v1/classify", content=png(1), headers=RAW)
-        release.set()
-        first.join()
-    assert statuses == [200]
-    assert (response.status_code, response.headers["retry-after"]) == (429, "1")
 
 
 def test_the_model_says_what_serves(client: TestClient) -> None:

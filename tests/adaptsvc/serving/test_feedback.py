@@ -12,21 +12,15 @@ import pytest
 from fastapi.testclient import TestClient
 
 from adaptsvc.config import Settings
-from adaptsvc.images import ImageLimits
-from adaptsvc.metrics import Observer
-from adaptsvc.serving.app import Classifier, Computing, create_app
-from adaptsvc.serving.encoder import Runtime
+from adaptsvc.serving.app import Computing
 from adaptsvc.serving.feedback import LabelDesk, add_feedback
-from adaptsvc.serving.live import Live
-from adaptsvc.serving.requests import RequestLimits
-from adaptsvc.versions.pointer import FilePointer
-from adaptsvc.versions.store import VersionStore
 from streams.database import DatabaseSettings
 from streams.errors import LogUnavailableError
 from streams.log import Log
 from streams.message import Message, NewMessage
 from streams.sqlite import SqliteLog
 from streams.topics import load_topics
+from tests.adaptsvc.serving.bench import Stand
 
 pytestmark = pytest.mark.parametrize("tiny_directory", ["resnet"], indirect=True)
 CAT = {"image_id": "a", "label": "cat"}
@@ -45,19 +39,11 @@ class Bench:
     def client(
         self, open_log: Callable[[], Log] | None = None, *, ready: bool = True, waiting: int = 8
     ) -> TestClient:
-        store = VersionStore(self.settings.store)
-        live = Live(store, FilePointer(self.settings.pointer), Runtime(), observer=Observer())
+        stand = Stand(self.settings)
         if ready:
-            live.poll()
-        classifier = Classifier(live, ImageLimits(), Observer())
-        app = create_app(
-            live,
-            store,
-            classifier=classifier,
-            computing=Computing(1, 1),
-            limits=RequestLimits(1000, 1),
-        )
-        add_feedback(app, live, LabelDesk(open_log or self.open_log), Computing(1, waiting))
+            stand.live.poll()
+        app = stand.app()
+        add_feedback(app, stand.live, LabelDesk(open_log or self.open_log), Computing(1, waiting))
         return TestClient(app)
 
     def stored(self) -> list[Message]:

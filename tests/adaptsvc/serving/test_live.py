@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from adaptsvc.config import Settings
 from adaptsvc.metrics import Observer
@@ -83,6 +85,15 @@ def fixture(prepared: Settings) -> Fixture:
     return Fixture(prepared)
 
 
+class Devices(Recorder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fallbacks: list[bool] = []
+
+    def fell_back(self, fell_back: bool) -> None:
+        self.fallbacks.append(fell_back)
+
+
 def version_folder(settings: Settings, version: int) -> Path:
     return settings.store / "versions" / f"{version:06d}"
 
@@ -100,6 +111,24 @@ def test_a_promoted_version_serves_after_one_poll(fixture: Fixture) -> None:
     now = fixture.live.current.encoder.embed(fixture.pixels)
     assert np.abs(now - was).max() > 1e-3
     assert np.array_equal(before.encoder.embed(fixture.pixels), was)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_missing_device_is_refused_or_where_allowed_told(fixture: Fixture, allowed: bool) -> None:
+    observer = Devices()
+    runtime = Runtime("cuda", fallback=allowed)
+    live = Live(fixture.store, fixture.pointer, runtime, observer=observer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ONNX Runtime's own
+        live.poll()
+    if allowed:
+        assert live.current is not None
+        assert observer.fallbacks == [True]
+    else:
+        assert live.current is None
+        assert "version 0 was not taken" in str(live.refusal)
+        assert observer.fallbacks == []
 
 
 def test_a_poll_without_a_change_does_nothing(fixture: Fixture) -> None:

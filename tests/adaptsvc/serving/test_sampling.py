@@ -13,24 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 
 from adaptsvc.config import Settings
-from adaptsvc.images import ImageLimits
 from adaptsvc.metrics import Observer, SampleOutcome
-from adaptsvc.serving.app import Classifier, Computing, create_app
-from adaptsvc.serving.encoder import Runtime
-from adaptsvc.serving.live import Live
-from adaptsvc.serving.requests import RequestLimits
 from adaptsvc.serving.sampling import TOPIC, Sampler, SamplingLimits, is_chosen
-from adaptsvc.versions.pointer import FilePointer
-from adaptsvc.versions.store import VersionStore
 from streams.again import in_order, spans
 from streams.errors import LogUnavailableError, MessageTooLargeError
 from streams.log import Log, MemoryLog
 from streams.message import Message, NewMessage, Position
 from streams.sqlite import SqliteLog
 from streams.topics import load_topics
+from tests.adaptsvc.serving.bench import Stand
 
 TOPICS = load_topics()
 ALL = SamplingLimits(fraction=1.0, per_second=1e6, queue_images=64, queue_bytes=10**7)
@@ -305,20 +298,6 @@ def test_offers_of_many_threads_are_all_accounted_for(
     assert outcomes["published"] == len(published(log))
 
 
-def client_of(settings: Settings, sampler: Sampler) -> TestClient:
-    store, limits = VersionStore(settings.store), ImageLimits()
-    live = Live(store, FilePointer(settings.pointer), Runtime(), observer=Observer())
-    live.poll()
-    app = create_app(
-        live,
-        store,
-        classifier=Classifier(live, limits, Observer(), sample=sampler.offer),
-        computing=Computing(1, 64),
-        limits=RequestLimits(limits.max_bytes, 4),
-    )
-    return TestClient(app)
-
-
 @pytest.mark.parametrize("tiny_directory", ["resnet"], indirect=True)
 @pytest.mark.parametrize("kind", [Hanging, Refusing])
 def test_requests_are_answered_whatever_the_log_does(
@@ -330,7 +309,7 @@ def test_requests_are_answered_whatever_the_log_does(
 ) -> None:
     log = kind()
     sampler = start(log, SamplingLimits(1.0, 1e6, 2, 10**7))
-    with client_of(prepared, sampler) as client:
+    with Stand(prepared, sample=sampler.offer).client() as client:
         for number in range(8):
             answer = client.post(
                 "/v1/classify", content=png(number), headers={"content-type": "image/png"}
@@ -350,7 +329,7 @@ def test_the_published_id_is_that_of_the_response_and_refused_images_are_not_pub
     sampler = Sampler(lambda: SqliteLog(prepared.stream_file, TOPICS), ALL, tally)
     sampler.start()
     files = [("images", (f"{n}.png", png(n), "image/png")) for n in range(3)]
-    with client_of(prepared, sampler) as client:
+    with Stand(prepared, sample=sampler.offer).client() as client:
         body = client.post("/v1/classify", files=files).json()
         bad = client.post("/v1/classify", content=b"text", headers={"content-type": "image/png"})
     sampler.close(SOON_S)

@@ -1,0 +1,97 @@
+"""What every connection passes before the application: so many at once, bodies in time, and the way out.
+
+An ASGI middleware; it knows nothing of images. BentoML lets nobody set uvicorn's `limit_concurrency`, and its
+own `max_concurrency` answers without Retry-After. Headers that come too slowly are not seen here: uvicorn has
+no limit for them, a proxy in front has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from adaptsvc.metrics import Observer
+from adaptsvc.serving.problems import in_form_of, problem
+from adaptsvc.serving.requests import RequestError
+
+PROBES = "/v2/health/"  # a crowd is not death either
+
+
+@dataclass(frozen=True, slots=True)
+class GateLimits:
+    """How many requests may be open, and how long a body may take to come."""
+
+    open_requests: int
+    body_s: float
+
+
+class Gate:
+    """The middleware.
+
+    Args:
+        app: what is behind it.
+        limits: of this process.
+        observer: told of requests turned away.
+        leaving: whether the process is about to end; clients are then asked to close their connections.
+    """
+
+    def __init__(
+        self, app: ASGIApp, limits: GateLimits, observer: Observer, leaving: Callable[[], bool]
+    ) -> None:
+        self._app = app
+        self._limits = limits
+        self._observer = observer
+        self._leaving = leaving
+        self._open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection."""
+        if scope["type"] != "http" or scope["path"].startswith(PROBES):
+            await self._app(scope, receive, send)
+            return
+        if self._open >= self._limits.open_requests:
+            self._observer.shed("connections")
+            message = f"{self._open} requests are open already; try again in 1 s"
+            answer = problem(RequestError(429, "connections", message))
+            await in_form_of(scope["path"], answer)(scope, receive, send)
+            return
+        self._open += 1
+        try:
+            await self._app(scope, self._timely(receive), self._closing(send))
+        finally:
+            self._open -= 1
+
+    def _timely(self, receive: Receive) -> Receive:
+        """The body's messages, refused when they take too long; what follows them is waited for."""
+        deadline = asyncio.get_running_loop().time() + self._limits.body_s
+        complete = False
+
+        async def timely() -> Message:
+            nonlocal complete
+            if complete:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError as exc:
+                self._observer.shed("slow_body")
+                limit_s = self._limits.body_s
+                raise RequestError(
+                    408, "body", f"the body did not come within {limit_s:g} s; send less, or faster"
+                ) from exc
+            complete = not message.get("more_body", False)
+            return message
+
+        return timely
+
+    def _closing(self, send: Send) -> Send:
+        async def closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._leaving():
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        return closing
