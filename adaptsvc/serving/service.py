@@ -7,7 +7,9 @@ It never imports torch or open_clip, nor the Kafka client unless it publishes sa
 from __future__ import annotations
 
 import logging
+import os
 import threading
+from pathlib import Path
 
 import bentoml
 from fastapi import FastAPI
@@ -16,7 +18,8 @@ from prometheus_client import REGISTRY
 from adaptsvc import config
 from adaptsvc.config import Settings
 from adaptsvc.images import ImageLimits
-from adaptsvc.metrics import Observer, PrometheusObserver
+from adaptsvc.metrics import Observer, PrometheusObserver, reserve_room
+from adaptsvc.processes import end_with_parent
 from adaptsvc.serving.app import Classifier, Computing, create_app
 from adaptsvc.serving.encoder import Runtime
 from adaptsvc.serving.feedback import LabelDesk, add_feedback
@@ -28,6 +31,7 @@ from adaptsvc.streaming import open_log
 from adaptsvc.versions.store import Store
 
 log = logging.getLogger(__name__)
+METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # BentoML sets it
 LABEL_BUSY_S = 2.0  # how long a label waits for other writers of the stream, before it is a 503
 mounted = FastAPI(openapi_url=None)
 
@@ -40,6 +44,9 @@ class Adaptsvc:
     def __init__(self) -> None:
         settings = config.read()
         logging.getLogger("adaptsvc").setLevel(settings.log_level)
+        end_with_parent()
+        if directory := os.environ.get(METRICS_DIRECTORY):
+            reserve_room(Path(directory), os.getpid())
         observer = PrometheusObserver(REGISTRY)
         state = open_state(settings, observer)
         runtime = Runtime(settings.serve.device, settings.serve.threads)

@@ -18,7 +18,7 @@ from adaptsvc.metrics import MessageOutcome, Observer, Outcome
 from adaptsvc.publishing import Publisher
 from adaptsvc.serving.encoder import Runtime
 from adaptsvc.worker import Parts, Worker
-from streams.log import MemoryLog
+from streams.log import Log, MemoryLog
 from streams.message import NewMessage, TopicPartition
 from streams.topics import load_topics
 
@@ -27,6 +27,9 @@ class Counter(Observer):
     def __init__(self) -> None:
         self.messages: dict[str, int] = {}
         self.rounds: list[str] = []
+        self.checkpoints_at: list[float] = []
+        self.refused = 0
+        self.full: list[bool] = []
 
     def received(self, topic: str, outcome: MessageOutcome, messages: int) -> None:
         self.messages[outcome] = self.messages.get(outcome, 0) + messages
@@ -34,13 +37,23 @@ class Counter(Observer):
     def round_ended(self, method: str, outcome: Outcome, seconds: float, images: int) -> None:
         self.rounds.append(outcome)
 
+    def checkpointed(self, at_s: float) -> None:
+        self.checkpoints_at.append(at_s)
+
+    def checkpoints_refused(self, checkpoints: int) -> None:
+        self.refused += checkpoints
+
+    def disk_full(self, full: bool) -> None:
+        self.full.append(full)
+
 
 class Bench:
-    """A worker on an in-memory log, and everything around it."""
+    """A worker on a log, by default one in memory, and everything around it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, log: Log | None = None) -> None:
         self.settings = settings
-        self.log = MemoryLog(load_topics())
+        self.log = log or MemoryLog(load_topics())
+        self.enforce_retention: Callable[[float], object] = lambda _now: None
         self.ready: Ready = prepare(settings)
         self.observer = Counter()
         self.stop = threading.Event()
@@ -59,6 +72,7 @@ class Bench:
             publisher=publisher,
             preprocess=ready.clip.preprocess,
             observer=self.observer,
+            enforce_retention=lambda now: self.enforce_retention(now),
             check_lease=lambda: self.check_lease(),
         )
         worker = Worker(parts, self.settings, self.stop)
