@@ -30,6 +30,7 @@ from adaptsvc.serving.predictor import Predictor
 from adaptsvc.state import State, open_state
 from adaptsvc.streaming import open_log, retention
 from adaptsvc.versions.delta import Head
+from adaptsvc.versions.files import sweep
 from adaptsvc.versions.lease import held
 from adaptsvc.versions.manifest import Draft, Manifest
 from adaptsvc.versions.pointer import Pointer
@@ -104,6 +105,7 @@ def run_worker(
         state = open_state(settings, observer, fenced=True)
         with held(state.lease, stop, settings.state.lease_s / 3) as ours:
             if ours:
+                sweep(state.store.root)
                 _work(build_worker(settings, observer, stop, ranks=ranks, state=state))
             else:
                 dismiss(ranks)

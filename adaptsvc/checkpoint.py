@@ -4,6 +4,9 @@ The weights are not in it: they are the serving version, immutable in the store,
 there with a fresh optimizer. What remains is small: offsets, the window's references, two counts, and what
 labels and images wait for one another.
 
+The last two are kept. One that is cut, altered or unreadable is refused, and the one before it is taken:
+older, but whole; what came since is then read again, and an image that is read again changes nothing.
+
 A checkpoint of a version before ours lacks what that version did not remember, and is read as if that were
 empty: nothing is lost, because that version had not acknowledged a label before its image came.
 """
@@ -12,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -21,7 +24,6 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from adaptsvc.errors import CheckpointError
 from adaptsvc.versions.files import write_atomic
 
-log = logging.getLogger(__name__)
 NAME, PREVIOUS = "checkpoint.json", "checkpoint.previous.json"
 
 Natural: TypeAlias = Annotated[int, Field(ge=0)]
@@ -92,8 +94,27 @@ class Checkpoint(BaseModel):
     patience: dict[str, int] = {}
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A checkpoint as a worker finds it when it starts.
+
+    Attributes:
+        checkpoint: the last one that can be read; an empty one where there is none.
+        refused: why each newer one cannot be read.
+        lost: there have been checkpoints, and none can be read.
+    """
+
+    checkpoint: Checkpoint
+    refused: tuple[str, ...]
+    lost: bool
+
+
 def save(directory: Path, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint; the last readable one before is kept beside it."""
+    """Write the checkpoint; the last readable one before is kept beside it.
+
+    Raises:
+        DiskFullError: there is no room; the last one is as it was.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     current = directory / NAME
     if _is_readable(current):
@@ -104,26 +125,21 @@ def save(directory: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(directory: Path) -> Checkpoint:
-    """The last checkpoint that can be read; an empty one where there has been none.
+    """The last checkpoint that can be read; an empty one where there is none."""
+    return find(directory).checkpoint
 
-    Raises:
-        CheckpointError: there are checkpoints, and none of them can be read.
-    """
-    problems: list[str] = []
+
+def find(directory: Path) -> Found:
+    """The last checkpoint that can be read, and why newer ones cannot."""
+    refused: list[str] = []
     for name in (NAME, PREVIOUS):
         if not (directory / name).exists():
             continue
         try:
-            return _read(directory / name)
+            return Found(_read(directory / name), tuple(refused), lost=False)
         except CheckpointError as exc:
-            log.error("%s", exc)
-            problems.append(str(exc))
-    if problems:
-        raise CheckpointError(
-            f"no checkpoint can be read: {'; '.join(problems)}; delete {directory} to start from the "
-            "offsets the stream remembers"
-        )
-    return Checkpoint()
+            refused.append(str(exc))
+    return Found(Checkpoint(), tuple(refused), lost=bool(refused))
 
 
 def _is_readable(path: Path) -> bool:

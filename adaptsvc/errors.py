@@ -29,12 +29,15 @@
     ├── ObjectiveError          an objective was given shapes or values it cannot use
     │   └── NonFiniteStepError  a step produced NaN or Inf and was undone
     ├── RanksError              the processes that learn together cannot start or lost one another
-    └── CheckpointError         the worker's checkpoint cannot be read
+    ├── CheckpointError         the worker's checkpoint cannot be read
+    └── DiskFullError           no room on a disk; what was to be written is not there
 
 Each message names what came, what was expected and what to do; the offending data are attributes.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class AdaptsvcError(Exception):
@@ -196,3 +199,22 @@ class RanksError(AdaptsvcError):
 
 class CheckpointError(AdaptsvcError):
     """The worker's checkpoint is missing a part or does not match its digest."""
+
+
+class DiskFullError(AdaptsvcError):
+    """There is no room on a disk; what was to be written is not there, and what was there still is.
+
+    Attributes:
+        path: what was to be written.
+        disk: where its disk is mounted.
+        free_bytes: what was left on it.
+    """
+
+    def __init__(self, path: Path, disk: Path, free_bytes: int) -> None:
+        super().__init__(
+            f"no room for {path}: the disk at {disk} has {free_bytes} bytes free; free some, or give it "
+            "more: what waits goes on by itself"
+        )
+        self.path = path
+        self.disk = disk
+        self.free_bytes = free_bytes

@@ -66,6 +66,20 @@ class Intake:
         return dict(self._read)
 
     @property
+    def settled(self) -> dict[str, int]:
+        """Per ``topic/partition`` the offset before which no image waits for a round.
+
+        So much may be acknowledged to the stream: an image that waits is then kept by retention, and read
+        again by a worker that has no checkpoint.
+        """
+        settled = dict(self._read)
+        for sample in self.window.waiting:
+            topic, partition, offset = sample.source
+            name = f"{topic}/{partition}"
+            settled[name] = min(offset, settled.get(name, offset))
+        return settled
+
+    @property
     def wanted(self) -> int:
         """Messages that may come before a round has to take the images; at 0, read no more until it has."""
         return max(0, min(self._round_images, self.window.capacity) - self.new_images)
@@ -74,7 +88,7 @@ class Intake:
         """Take messages in; how many of them became dead letters.
 
         A label that brings no image waits for it, and is checkpointed with what else is remembered. The
-        caller checkpoints before it commits `offsets`.
+        caller checkpoints before it commits `settled`.
         """
         messages = list(map(named, messages))
         for message in messages:

@@ -6,7 +6,9 @@ at start-up, never at import. Label sets are closed; no version number is ever a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -28,6 +30,35 @@ SHARE_BUCKETS = tuple(step / 20 for step in range(1, 20))
 OOD_BUCKETS = (*range(-60, 0, 4), 0.0, *SHARE_BUCKETS, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+
+# What a process of the service writes: our metrics, and BentoML's (livesum).
+FILES = (
+    "counter",
+    "histogram",
+    "gauge_liveall",
+    "gauge_livemin",
+    "gauge_livesum",
+    "gauge_mostrecent",
+)
+FILE_BYTES = 2**20  # as long as prometheus_client makes them
+
+
+def reserve_room(directory: Path, process: int) -> None:
+    """Give the metric files of a process their room on disk before it writes to them.
+
+    prometheus_client writes to mapped files with holes. Where a disk has no room for what goes into one, the
+    kernel kills the process, however little a new label set is.
+
+    Args:
+        directory: where prometheus_client has them.
+        process: its id.
+
+    Raises:
+        OSError: there is no room.
+    """
+    for kind in FILES:
+        with (directory / f"{kind}_{process}.db").open("ab") as file:
+            os.posix_fallocate(file.fileno(), 0, FILE_BYTES)
 
 
 class Observer:
@@ -95,6 +126,12 @@ class Observer:
 
     def checkpointed(self, at_s: float) -> None:
         """A checkpoint was written, at that Unix time."""
+
+    def checkpoints_refused(self, checkpoints: int) -> None:
+        """A worker started, and that many checkpoints could not be read."""
+
+    def disk_full(self, full: bool) -> None:
+        """The worker waits for room on a disk, or goes on."""
 
     def state_reached(self, reached: bool) -> None:
         """The shared state went out of reach, or is back."""
@@ -240,6 +277,14 @@ class PrometheusObserver(Observer):
             "checkpoint_timestamp_seconds",
             "Unix time of the last checkpoint; its age is time() minus it.",
             registry,
+        )
+        self._refused_checkpoints = Counter(
+            f"{PREFIX}_checkpoints_refused_total",
+            "Checkpoints that a starting worker could not read; it took the one before, or none.",
+            registry=registry,
+        )
+        self._disk_full = self._gauge(
+            "disk_full", "1 while the worker waits for room on a disk.", registry
         )
 
     def _labeling(self, registry: CollectorRegistry) -> None:
@@ -390,6 +435,14 @@ class PrometheusObserver(Observer):
     def checkpointed(self, at_s: float) -> None:
         """A checkpoint was written, at that Unix time."""
         self._checkpoint.set(at_s)
+
+    def checkpoints_refused(self, checkpoints: int) -> None:
+        """A worker started, and that many checkpoints could not be read."""
+        self._refused_checkpoints.inc(checkpoints)
+
+    def disk_full(self, full: bool) -> None:
+        """The worker waits for room on a disk, or goes on."""
+        self._disk_full.set(1 if full else 0)
 
     def state_reached(self, reached: bool) -> None:
         """The shared state went out of reach, or is back."""

@@ -5,6 +5,7 @@ It knows nothing of what they do.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from adaptsvc.config import NESTED, PREFIX, Settings
 
 SERVICE = "adaptsvc.serving.service:Adaptsvc"
 GRACE_S = 20.0
+PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 
 def stop_on_signals() -> threading.Event:
@@ -35,6 +37,16 @@ def stop_on_signals() -> threading.Event:
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
     return stop
+
+
+def end_with_parent() -> None:
+    """Have this process asked to end when its parent was killed (Linux).
+
+    The processes that answer would go on without the one that watches them, and keep its port from the next.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def service_command(settings: Settings) -> list[str]:

@@ -133,6 +133,7 @@ class Rounds:
             StopRound: `between_steps` says so; nothing has changed.
             StateError: the shared state does not answer, or this worker may not write. The counts stay, so
                 the round is due again; if it was its last step that got no answer, its version may serve.
+            DiskFullError: there was no room for its version; as above.
         """
         started = time.perf_counter()
         distrust = self._distrust(intake)

@@ -2,7 +2,11 @@
 
 It knows nothing of HTTP. One loop: `run_once(now)` reads what came and runs a round when it is due; `run`
 repeats it. The order is always work, checkpoint, commit: a message is acknowledged only when a checkpoint
-that counts it is on disk, and a worker killed anywhere reads again what it had not checkpointed.
+that counts it is on disk, and a worker killed anywhere reads again what it had not checkpointed. An image is
+acknowledged only when a round has taken it, so that the stream keeps it until then.
+
+Where a disk is full, the worker waits until there is room. What it could not finish it does again, from its
+checkpoint; a checkpoint that found no room is written before anything else happens.
 """
 
 from __future__ import annotations
@@ -12,14 +16,14 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptsvc import checkpoint as checkpoints
 from adaptsvc import rounds
-from adaptsvc.checkpoint import Checkpoint
+from adaptsvc.checkpoint import Checkpoint, Found
 from adaptsvc.config import Settings
-from adaptsvc.errors import StateUnavailableError
+from adaptsvc.errors import DiskFullError, StateUnavailableError
 from adaptsvc.images import Preprocess
 from adaptsvc.intake import IMAGES, LABELS, Intake, Source
 from adaptsvc.learner import Learner
@@ -31,14 +35,15 @@ from adaptsvc.types import Float32, UInt8
 from adaptsvc.versions.pointer import Pointer
 from adaptsvc.versions.round_record import Kind
 from adaptsvc.versions.store import Store
-from streams.log import Consumer, Log
+from streams.errors import LogFullError
+from streams.log import Log
 from streams.message import Message, NewMessage, TopicPartition
 
 log = logging.getLogger(__name__)
 EVENTS = "model.events"
 MEMBER = "worker"
 POLL_MESSAGES, POLL_BYTES, POLL_TIMEOUT_S = 64, 32 * 2**20, 0.5
-RETRY_ROUND_S = 5.0
+RETRY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +86,28 @@ class Worker:
         self._stop = stop
         self._consumer = parts.log.consumer(settings.stream.group, [IMAGES, LABELS], member=MEMBER)
         source = Source(parts.log, parts.preprocess, self._zero_shot)
-        self._intake = Intake(source, settings, parts.observer)
+        self._new_intake = lambda: Intake(source, settings, parts.observer)
+        self._intake = self._new_intake()
         works_with = rounds.Parts(
             parts.store, parts.pointer, parts.learner, parts.publisher, parts.observer
         )
         self._rounds = Rounds(works_with, settings, between_steps=self._between_steps)
-        self._checkpointed_at = self._retained_at = self._no_round_before = float("-inf")
-        self._dirty = False
+        self._checkpointed_at = self._retained_at = self._gave_up_at = float("-inf")
+        self._round_pause_s = 0.0
+        self._dirty = False  # something is new since the last checkpoint
+        self._owes_checkpoint = False  # one was begun
+        self._ready = self._full = False
 
     def run(self) -> None:
         """Restore, then loop until told to stop; checkpoint and commit before returning."""
-        self.restore()
         while not self._stop.is_set():
-            self.run_once(time.time())
-        if self._dirty:
+            try:
+                if not self._ready:
+                    self._go_on()
+                self.run_once(time.time())
+            except (DiskFullError, LogFullError) as exc:
+                self._wait_for_room(exc)
+        if self._dirty and (self._ready or self._owes_checkpoint):
             self._checkpoint(time.time())
         self._consumer.close()
 
@@ -103,11 +116,17 @@ class Worker:
         self._parts.learner.dismiss()
 
     def restore(self) -> None:
-        """Go on where the last checkpoint left off."""
-        saved = checkpoints.load(self._settings.checkpoint)
+        """Go on where the last checkpoint left off; without one, where the stream says."""
+        found = checkpoints.find(self._settings.checkpoint)
+        self._tell_of(found)
+        self._consumer.poll(max_messages=1, max_bytes=1, timeout_s=0.0)  # joins the group
+        start = self._start(found.checkpoint)
+        offsets = {name: start.get(p, o) for name, p, o in _places(found.checkpoint.offsets)}
+        saved = found.checkpoint.model_copy(update={"offsets": offsets})
+        self._intake = self._new_intake()
         self._intake.restore(saved)
         self._rounds.count, self._rounds.patience = saved.rounds, Patience(**saved.patience)
-        _seek(self._consumer, self._intake.offsets)
+        self._consumer.seek(start)  # what the first poll gave is read again
         if saved.rounds or saved.offsets:
             log.info(
                 "restored: %d images in the window, %d labels, %d rounds",
@@ -121,19 +140,25 @@ class Worker:
 
         Raises:
             LeaseLostError: another worker writes by now; this one has to start again, and wait.
+            DiskFullError: there is no room for the checkpoint.
+            LogFullError: there is no room for the stream.
         """
         self._parts.check_lease()
+        if now < self._checkpointed_at:  # the clock was set back: its age would be negative
+            self._dirty = True
         messages = self._poll()
         dead = self._receive(messages)
         self._parts.observer.waiting(lag := self._consumer.lag())
         if not lag and (expired := self._intake.expire(now)):
             dead, self._dirty = dead + expired, True
-        if now - self._retained_at >= self._settings.stream.retention_interval_s:
+        if _is_over(now, self._retained_at, self._settings.stream.retention_interval_s):
             self._retained_at = now
             self._parts.enforce_retention(now)
-        kind = self._rounds.due(self._intake) if now >= self._no_round_before else None
+        paused = not _is_over(now, self._gave_up_at, self._round_pause_s)
+        kind = None if paused else self._rounds.due(self._intake)
         done = None if kind is None else self._round(kind, now)
-        if done is not None or (self._dirty and self._interval_over(now)):
+        interval_s = self._settings.learn.checkpoint_interval_s
+        if done is not None or (self._dirty and _is_over(now, self._checkpointed_at, interval_s)):
             self._checkpoint(now)
         return Tick(len(messages), dead, done)
 
@@ -149,9 +174,6 @@ class Worker:
             max_messages=min(POLL_MESSAGES, wanted), max_bytes=POLL_BYTES, timeout_s=POLL_TIMEOUT_S
         )
 
-    def _interval_over(self, now: float) -> bool:
-        return now - self._checkpointed_at >= self._settings.learn.checkpoint_interval_s
-
     def _receive(self, messages: Sequence[Message]) -> int:
         if not messages:
             return 0
@@ -166,15 +188,14 @@ class Worker:
         except StopRound:
             self._gave_up(kind, time.perf_counter() - started)
             return None
-        except (
-            StateUnavailableError
-        ) as exc:  # the images that made it due are still there: again later
-            self._gave_up(kind, time.perf_counter() - started)
-            self._no_round_before = now + time.perf_counter() - started + RETRY_ROUND_S
-            log.info("the round starts again in a while: %s", exc)
+        except (StateUnavailableError, DiskFullError) as exc:  # what made it due is still there
+            seconds = time.perf_counter() - started
+            self._gave_up(kind, seconds)
+            self._gave_up_at, self._round_pause_s = now, seconds + RETRY_S
+            log.error("the round starts again in a while: %s", exc)
             return None
         self._observe(done)
-        self._parts.log.append(EVENTS, [NewMessage(str(done.version), _event(done, now))])
+        self._announce(done, now)
         log.info(
             "round %d, %s: %s, version %d serves (%d images, %.1f s) %s",
             done.number,
@@ -186,6 +207,13 @@ class Worker:
             ", ".join(done.reasons),
         )
         return done
+
+    def _announce(self, done: Round, now: float) -> None:
+        """Tell of a round on the stream; it counts even where there is no room to tell of it."""
+        try:
+            self._parts.log.append(EVENTS, [NewMessage(str(done.version), _event(done, now))])
+        except LogFullError as exc:
+            log.error("no event tells of round %d: %s", done.number, exc)
 
     def _gave_up(self, kind: Kind, seconds: float) -> None:
         self._parts.observer.round_ended(self._rounds.method(kind), "stopped", seconds, 0)
@@ -208,7 +236,59 @@ class Worker:
         if done.outcome == "promoted":
             observer.estimated(evidence.estimate.accuracy)
 
+    def _tell_of(self, found: Found) -> None:
+        for reason in found.refused:
+            log.error("%s", reason)
+        self._parts.observer.checkpoints_refused(len(found.refused))
+        if found.lost:
+            log.error(
+                "no checkpoint can be read: going on from the offsets that the stream has for the group "
+                "%s; labels given so far count no more, send them again",
+                self._settings.stream.group,
+            )
+        elif found.refused:
+            log.warning("the checkpoint before is taken: what came since is read again")
+
+    def _start(self, saved: Checkpoint) -> dict[TopicPartition, int]:
+        """Where to read on: as the checkpoint says, unless the stream does not go that far."""
+        committed = self._consumer.committed()
+        start = {**committed, **{p: offset for _, p, offset in _places(saved.offsets)}}
+        start = {p: offset for p, offset in start.items() if p in self._consumer.positions()}
+        for partition, offset in start.items():
+            bounds = self._parts.log.bounds(partition)
+            if offset > bounds.end:
+                known = committed.get(partition, bounds.first)
+                start[partition] = known if known <= bounds.end else bounds.first
+                log.error(
+                    "%s ends at %d, before the checkpoint's offset %d: it was set back, or is another "
+                    "stream; reading from %d",
+                    *(partition, bounds.end, offset, start[partition]),
+                )
+        return start
+
+    def _wait_for_room(self, exc: Exception) -> None:
+        if not self._full:
+            log.error("%s; this worker waits until there is room", exc)
+            self._parts.observer.disk_full(True)
+        self._full, self._ready = True, False
+        self._stop.wait(RETRY_S)
+
+    def _go_on(self) -> None:
+        """Write the checkpoint that found no room, or begin again from the last one."""
+        if self._owes_checkpoint:
+            self._checkpoint(time.time())
+        else:
+            self._dirty = False  # what was half done is read again
+            self.restore()
+        self._ready = True
+        if self._full:
+            self._full = False
+            log.warning("there is room again: this worker goes on")
+            self._parts.observer.disk_full(False)
+
     def _checkpoint(self, now: float) -> None:
+        self._parts.check_lease()
+        self._owes_checkpoint = True
         window, labels = self._intake.references()
         checkpoints.save(
             self._settings.checkpoint,
@@ -223,8 +303,8 @@ class Worker:
                 patience=dataclasses.asdict(self._rounds.patience),
             ),
         )
-        self._consumer.commit(_partitions(self._intake.offsets))
-        self._checkpointed_at, self._dirty = now, False
+        self._consumer.commit({p: offset for _, p, offset in _places(self._intake.settled)})
+        self._checkpointed_at, self._dirty, self._owes_checkpoint = now, False, False
         self._parts.observer.checkpointed(now)
 
 
@@ -247,16 +327,13 @@ def _event(done: Round, now: float) -> bytes:
     return json.dumps(content).encode()
 
 
-def _partitions(offsets: Mapping[str, int]) -> dict[TopicPartition, int]:
-    """Offsets by ``topic/partition`` to offsets by partition."""
-    return {
-        TopicPartition(name.rpartition("/")[0], int(name.rpartition("/")[2])): offset
-        for name, offset in offsets.items()
-    }
+def _is_over(now: float, since: float, interval_s: float) -> bool:
+    """Whether so much time has passed; a clock that was set back ends every interval."""
+    return not 0 <= now - since < interval_s
 
 
-def _seek(consumer: Consumer, offsets: Mapping[str, int]) -> None:
-    """Join the group, then go where the checkpoint says; what the first poll gave is read again."""
-    consumer.poll(max_messages=1, max_bytes=1, timeout_s=0.0)
-    start = {**consumer.committed(), **_partitions(offsets)}
-    consumer.seek({p: offset for p, offset in start.items() if p in consumer.positions()})
+def _places(offsets: Mapping[str, int]) -> Iterator[tuple[str, TopicPartition, int]]:
+    """Offsets by ``topic/partition``: the name, the partition and the offset of each."""
+    for name, offset in offsets.items():
+        topic, _, number = name.rpartition("/")
+        yield name, TopicPartition(topic, int(number)), offset

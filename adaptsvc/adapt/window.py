@@ -85,8 +85,13 @@ class Window:
 
     @property
     def fresh(self) -> int:
-        """Images that no round has taken."""
+        """How many images no round has taken."""
         return len(self._fresh)
+
+    @property
+    def waiting(self) -> tuple[Sample, ...]:
+        """The images that no round has taken, oldest first."""
+        return tuple(self._fresh.values())
 
     @property
     def is_full(self) -> bool:

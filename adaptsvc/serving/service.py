@@ -7,7 +7,9 @@ It never imports torch or open_clip, nor the Kafka client unless it publishes sa
 from __future__ import annotations
 
 import logging
+import os
 import threading
+from pathlib import Path
 
 import bentoml
 from fastapi import FastAPI
@@ -17,8 +19,9 @@ from starlette.exceptions import HTTPException
 from adaptsvc import config
 from adaptsvc.config import Settings
 from adaptsvc.images import ImageLimits, decode
-from adaptsvc.metrics import Observer, PrometheusObserver
+from adaptsvc.metrics import Observer, PrometheusObserver, reserve_room
 from adaptsvc.pressure import Alert
+from adaptsvc.processes import end_with_parent
 from adaptsvc.serving.answers import Classifier
 from adaptsvc.serving.app import Computing, create_app
 from adaptsvc.serving.batching import BatchLimits, buckets
@@ -39,6 +42,7 @@ from adaptsvc.versions.pointer import Pointer
 from adaptsvc.versions.store import Store
 
 log = logging.getLogger(__name__)
+METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # BentoML sets it
 LABEL_BUSY_S = 2.0  # how long a label waits for other writers of the stream, before it is a 503
 LABELS_WAITING = 64  # and how many wait at once
 mounted = FastAPI(openapi_url=None)
@@ -52,6 +56,9 @@ class Adaptsvc:
     def __init__(self) -> None:
         settings = config.read()
         logging.getLogger("adaptsvc").setLevel(settings.log_level)
+        end_with_parent()
+        if directory := os.environ.get(METRICS_DIRECTORY):
+            reserve_room(Path(directory), os.getpid())
         observer = PrometheusObserver(REGISTRY)
         state = open_state(settings, observer)
         self._live = live_of(settings, state.store, state.lasting, observer)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from adaptsvc.errors import LeaseLostError, StateUnavailableError
+from adaptsvc.errors import DiskFullError, LeaseLostError, StateUnavailableError
 from adaptsvc.versions.files import write_atomic
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def held(lease: Lease, stop: threading.Event, interval_s: float) -> Iterator[boo
 
 
 def _wait(lease: Lease, stop: threading.Event, interval_s: float) -> bool:
-    told = False
+    told = full = False
     while not stop.is_set():
         try:
             if lease.acquire():
@@ -157,6 +157,10 @@ def _wait(lease: Lease, stop: threading.Event, interval_s: float) -> bool:
                 told = True
         except StateUnavailableError:  # whoever keeps the connection has said so
             pass
+        except DiskFullError as exc:
+            if not full:
+                log.error("the lease cannot be taken: %s", exc)
+                full = True
         stop.wait(interval_s)
     return False
 

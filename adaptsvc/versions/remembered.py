@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from adaptsvc.errors import StateError, VersionCorruptError
+from adaptsvc.errors import DiskFullError, StateError, VersionCorruptError
 from adaptsvc.versions.files import write_atomic
 from adaptsvc.versions.pointer import Current, Pointer, dump, parse
 
@@ -56,7 +56,7 @@ class Remembered:
         self._last = current
         try:
             write_atomic(self._path, dump(current))
-        except OSError as exc:
+        except (OSError, DiskFullError) as exc:
             log.warning(
                 "a service started without Redis will not know version %s: %s", current, exc
             )

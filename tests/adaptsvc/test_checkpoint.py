@@ -17,10 +17,11 @@ from adaptsvc.checkpoint import (
     JoinReferences,
     LabelReference,
     SampleReference,
+    find,
     load,
     save,
 )
-from adaptsvc.errors import CheckpointError
+from adaptsvc.errors import DiskFullError
 
 NATURAL = st.integers(0, 2**63 - 1)
 references = st.builds(
@@ -100,12 +101,14 @@ def test_the_last_one_is_read_and_the_one_before_kept(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_one_falls_back_to_the_one_before_and_says_so(
-    folder: Path, content: bytes, caplog: pytest.LogCaptureFixture
+def test_a_broken_one_falls_back_to_the_one_before_and_says_why(
+    folder: Path, content: bytes
 ) -> None:
     (folder / NAME).write_bytes(content)
-    assert load(folder) == numbered(1)
-    assert str(folder / NAME) in caplog.text
+    found = find(folder)
+    assert (found.checkpoint, found.lost) == (numbered(1), False)
+    (reason,) = found.refused
+    assert str(folder / NAME) in reason
 
 
 def test_every_cut_falls_back_to_the_one_before(folder: Path) -> None:
@@ -124,20 +127,23 @@ def test_every_flipped_byte_falls_back_to_the_one_before(folder: Path) -> None:
         assert load(folder) == numbered(1)
 
 
-def test_both_broken_is_an_error_that_names_them_and_what_to_do(folder: Path) -> None:
+def test_both_broken_is_an_empty_one_that_says_why_and_that_something_is_lost(folder: Path) -> None:
     for name in (NAME, PREVIOUS):
         (folder / name).write_bytes(b"{")
-    with pytest.raises(CheckpointError, match=f"delete {folder} to start from") as raised:
-        load(folder)
-    assert str(folder / NAME) in str(raised.value)
-    assert str(folder / PREVIOUS) in str(raised.value)
+    found = find(folder)
+    assert (found.checkpoint, found.lost) == (Checkpoint(), True)
+    assert [str(folder / NAME) in found.refused[0], str(folder / PREVIOUS) in found.refused[1]] == [
+        True,
+        True,
+    ]
 
 
-def test_the_only_one_broken_is_an_error_and_not_an_empty_checkpoint(tmp_path: Path) -> None:
+def test_the_only_one_broken_is_not_taken_for_none(tmp_path: Path) -> None:
     save(tmp_path, numbered(1))
+    assert not find(tmp_path).lost
     (tmp_path / NAME).write_bytes(b"{")
-    with pytest.raises(CheckpointError, match="no checkpoint can be read"):
-        load(tmp_path)
+    assert find(tmp_path).lost
+    assert not find(tmp_path / "missing").lost
 
 
 def test_a_broken_one_never_replaces_the_readable_one_before(folder: Path) -> None:
@@ -158,7 +164,7 @@ def test_a_failing_write_leaves_a_whole_checkpoint(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", disk_full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFullError, match="no room for"):
         save(folder, numbered(3))
     assert load(folder) in (numbered(2), numbered(3))
     assert {path.name for path in folder.iterdir()} == {NAME, PREVIOUS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from adaptsvc.metrics import Observer, PrometheusObserver
+from adaptsvc.metrics import FILE_BYTES, FILES, Observer, PrometheusObserver, reserve_room
 from adaptsvc.types import ClassProbability, Prediction
 
 ROOT = Path(__file__).parents[2]
@@ -120,6 +121,14 @@ EVENTS: dict[str, tuple[Callable[[Observer], None], list[Change]]] = {
     "checkpointed": (
         lambda observer: observer.checkpointed(1e9),
         [("adaptsvc_checkpoint_timestamp_seconds", {}, 1e9)],
+    ),
+    "checkpoints_refused": (
+        lambda observer: observer.checkpoints_refused(2),
+        [("adaptsvc_checkpoints_refused_total", {}, 2)],
+    ),
+    "disk_full": (
+        lambda observer: observer.disk_full(True),
+        [("adaptsvc_disk_full", {}, 1)],
     ),
     "state_reached": (
         lambda observer: observer.state_reached(False),
@@ -241,3 +250,39 @@ def test_the_state_is_up_until_it_is_said_to_be_gone_and_again_when_it_is_back()
     observer.state_reached(True)
     assert registry.get_sample_value("adaptsvc_state_up") == 1
     assert registry.get_sample_value("adaptsvc_state_outages_total") == 1
+
+
+def test_the_room_for_metrics_is_taken_before_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "counter_7.db").write_bytes(b"kept")
+    reserve_room(tmp_path, 7)
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == sorted(f"{kind}_7.db" for kind in FILES)
+    assert all(file.stat().st_blocks * 512 >= FILE_BYTES for file in files)
+    assert (tmp_path / "counter_7.db").read_bytes()[:5] == b"kept\0"
+
+
+WRITE = """
+import os
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, generate_latest, multiprocess
+from adaptsvc.metrics import PrometheusObserver
+PrometheusObserver(REGISTRY).swap_failed()
+registry = CollectorRegistry()
+multiprocess.MultiProcessCollector(registry)
+print(generate_latest(registry).decode(), os.listdir(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+"""
+
+
+def test_metrics_are_written_to_the_files_that_were_reserved(tmp_path: Path) -> None:
+    """Those that prometheus_client would make: their names and their length are its own."""
+    command = "import os; from pathlib import Path; from adaptsvc.metrics import reserve_room\n"
+    command += f"reserve_room(Path({str(tmp_path)!r}), os.getpid())\n{WRITE}"
+    done = subprocess.run(
+        [sys.executable, "-c", command],
+        cwd=ROOT,
+        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert 'adaptsvc_swaps_total{outcome="refused"} 1.0' in done.stdout
+    assert len(list(tmp_path.iterdir())) == len(FILES)

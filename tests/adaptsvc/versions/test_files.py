@@ -5,14 +5,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from adaptsvc.errors import DiskFullError
 from adaptsvc.versions.files import (
     CHUNK_BYTES,
     sha256,
     staging,
+    sweep,
     sync_directory,
     sync_tree,
     write_atomic,
@@ -44,7 +49,7 @@ def test_a_failing_sync_leaves_the_old_file_and_no_other(
 ) -> None:
     write_atomic(tmp_path / "file", b"old")
     monkeypatch.setattr(os, "fsync", disk_full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFullError, match="no room for"):
         write_atomic(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -110,3 +115,51 @@ def test_what_a_failing_caller_leaves_in_staging_is_deleted(tmp_path: Path) -> N
     with pytest.raises(KeyboardInterrupt):
         fail_while_staging(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_named_with_what_is_left_on_it_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with pytest.raises(
+        DiskFullError, match=r"the disk at \S+ has \d+ bytes free; free some"
+    ) as raised:
+        write_atomic(tmp_path / "file", b"new")
+    assert raised.value.path == tmp_path / "file"
+    assert raised.value.disk.is_mount()
+    assert tmp_path.is_relative_to(raised.value.disk)
+    assert str(raised.value.disk) in str(raised.value)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_an_error_that_is_no_full_disk_stays_what_it_is(tmp_path: Path, number: int) -> None:
+    with pytest.raises(OSError, match="other") as raised, staging(tmp_path):
+        raise OSError(number, "other")
+    assert raised.value.errno == number
+
+
+def test_what_a_killed_process_was_staging_is_swept_and_what_another_still_stages_is_not(
+    tmp_path: Path,
+) -> None:
+    ours, old = tmp_path / "versions", 1e9
+    with staging(ours) as writing:
+        with subprocess.Popen(
+            [sys.executable, "-c", STAGE_AND_DIE, str(ours)], cwd=Path(__file__).parents[3]
+        ) as other:
+            assert other.wait(60) == -signal.SIGKILL
+        assert sweep(tmp_path) == 0, "it may be so young that it is not locked yet"
+        for folder in ours.iterdir():
+            os.utime(folder, (old, old))
+        assert sweep(tmp_path) == 1
+        assert writing.is_dir()
+        assert [folder.name for folder in ours.iterdir()] == [writing.parent.name]
+
+
+STAGE_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from adaptsvc.versions.files import staging
+with staging(Path(sys.argv[1])) as content:
+    (content / "file").write_bytes(b"x")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""

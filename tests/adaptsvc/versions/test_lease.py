@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -170,3 +173,18 @@ def test_prolonging_goes_on_after_an_outage(path: Path) -> None:
         lease.failures, before = 3, lease.asked
         wait_until(lambda: lease.asked > before + 4)
         lease.check()
+
+
+def test_a_worker_waits_for_room_to_note_its_lease_and_says_so_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempts = itertools.count(1)
+
+    def disk_full(descriptor: int) -> None:
+        if next(attempts) < 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with held(FileLease(path), threading.Event(), 0.001) as ours:
+        assert ours
+    assert caplog.text.count("no room for") == 1

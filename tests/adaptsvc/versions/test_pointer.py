@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptsvc.errors import VersionCorruptError
+from adaptsvc.errors import DiskFullError, VersionCorruptError
 from adaptsvc.versions.lease import FileLease, Lease
 from adaptsvc.versions.pointer import Current, FilePointer
 from tests.adaptsvc.versions.contract_pointer import PointerBench, PointerContract
@@ -93,7 +93,7 @@ def test_a_failing_write_leaves_the_pointer_where_it_was_and_free(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", disk_full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(DiskFullError, match="no room for"):
             pointer.compare_and_set(1, 2)
     assert pointer.read() == Current(1, 1)
     assert pointer.compare_and_set(1, 2) == Current(2, 2)
