@@ -180,11 +180,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     images = pictures(args.images, PICTURES)
     scale = Scale(args.runs, Bounds(args.seconds, args.requests))
-    figures = []
-    for part in (batching, overload, during_a_round):
-        with tempfile.TemporaryDirectory(prefix="adaptsvc-bench-") as folder:
-            stage(Path(folder), "lite")
-            figures += part(Path(folder), images, scale)
+    with tempfile.TemporaryDirectory(prefix="adaptsvc-bench-") as folder:
+        home = Path(folder)
+        stage(home, "lite")
+        figures = [*batching(home, images, scale), *overload(home, images, scale)]
+        figures += during_a_round(home, images, scale)
     publish(f"under load, lite, {len(images)} JPEGs", figures, args.json)
 
 

@@ -92,6 +92,7 @@ class Desk:
         except AdaptsvcError as exc:
             raise RequestError(503, "model", f"{exc}; try again shortly") from exc
         finally:
+            future.cancel()  # at once; by way of `answer` it would be the loop's next turn
             answer.cancel()
             gone.cancel()
         assert isinstance(found, kind)
