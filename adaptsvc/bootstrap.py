@@ -30,6 +30,7 @@ from adaptsvc.versions.delta import Head
 from adaptsvc.versions.lease import held
 from adaptsvc.versions.manifest import Draft, Manifest
 from adaptsvc.versions.pointer import Pointer
+from adaptsvc.versions.retention import prune
 from adaptsvc.versions.store import Store, Version
 from adaptsvc.worker import Parts, Worker
 
@@ -121,7 +122,9 @@ def build_worker(
 ) -> Worker:
     """A worker ready to run; without a state it is one that needs no lease."""
     check_lease = _need_none if state is None else state.lease.check
-    ready = prepare(settings, state or open_state(settings, observer))
+    state = state or open_state(settings, observer)
+    store, pointer, pins = state.store, state.pointer, state.pins
+    ready = prepare(settings, state)
     runtime = Runtime(settings.serve.device, torch.get_num_threads())
     stream = open_log(settings)
     parts = Parts(
@@ -134,6 +137,7 @@ def build_worker(
         observer=observer,
         enforce_retention=retention(stream),
         check_lease=check_lease,
+        prune=lambda: prune(store, pointer, pins, settings.versions.keep),
     )
     return Worker(parts, settings, stop)
 

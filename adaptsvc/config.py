@@ -33,8 +33,11 @@ from adaptsvc.sections import (
     StateSettings,
     StreamSettings,
     TuneSettings,
+    VersionsSettings,
+    check_classes,
 )
 
+SECRET = re.compile(r"key|password", re.IGNORECASE)  # in the name of a setting
 PREFIX, NESTED, CONFIG_FILE = "ADAPTSVC_", "__", "ADAPTSVC_CONFIG"
 
 
@@ -66,6 +69,7 @@ class Settings(BaseSettings):
     images: ImagesSettings = ImagesSettings()
     serve: ServeSettings = ServeSettings()
     state: StateSettings = StateSettings()
+    versions: VersionsSettings = VersionsSettings()
     sample: SampleSettings = SampleSettings()
     stream: StreamSettings = StreamSettings()
     learn: LearnSettings = LearnSettings()
@@ -77,6 +81,11 @@ class Settings(BaseSettings):
     @classmethod
     def _expand(cls, home: Path) -> Path:
         return home.expanduser().absolute()
+
+    @field_validator("classes")
+    @classmethod
+    def _check_classes(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        return check_classes(classes)
 
     @property
     def store(self) -> Path:
@@ -92,6 +101,11 @@ class Settings(BaseSettings):
     def last_seen(self) -> Path:
         """What the pointer said last, for a service that cannot ask."""
         return self.store / "LAST_SEEN"
+
+    @property
+    def pins(self) -> Path:
+        """The file with the versions that people keep."""
+        return self.store / "PINS"
 
     @property
     def lease(self) -> Path:
@@ -147,7 +161,7 @@ def read(**overrides: Any) -> Settings:
         return settings
     except ValidationError as exc:
         problems = [
-            f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}, got {_shown(error['input'])}"
+            f"{(key := '.'.join(map(str, error['loc'])))}: {error['msg']}, got {_shown(key, error['input'])}"
             for error in exc.errors(include_url=False)
         ]
         raise ConfigError("; ".join(problems)) from exc
@@ -155,8 +169,10 @@ def read(**overrides: Any) -> Settings:
         raise ConfigError(f"the settings cannot be read: {exc}") from exc
 
 
-def _shown(value: object) -> str:
-    """A value for an error message, without the credentials of a URL."""
+def _shown(key: str, value: object) -> str:
+    """A value for an error message, without secrets and the credentials of a URL."""
+    if SECRET.search(key) or isinstance(value, dict):
+        return "a value that is not shown"
     return re.sub(r"//[^/@]*@", "//***@", repr(value))
 
 

@@ -179,6 +179,8 @@ class Rounds:
         self, kind: Kind, intake: Intake, context: RoundContext, distrust: tuple[str, ...]
     ) -> tuple[Outcome, int, tuple[str, ...], Evidence | None]:
         parent = context.parent.manifest.id
+        if self._parts.pointer.read().held:  # a candidate could not be promoted: none is made
+            return "skipped", parent, ("held_by_a_person",), None
         if reasons := distrust if kind == "labels" else self._reasons_to_skip(context):
             return "skipped", parent, reasons, None
         try:
@@ -241,12 +243,15 @@ class Rounds:
         return action
 
     def _go_back(self, version: int, *, to_zero_shot: bool) -> None:
-        """Serve the parent of a version, or its first ancestor, which nothing was learned for."""
+        """Serve the parent of a version, or its first ancestor, which nothing was learned for.
+
+        A parent that was pruned is passed over; what is nearest to it in the line of descent serves.
+        """
         store = self._parts.store
-        target = store.manifest(version)
+        kept, target = store.ids(), store.manifest(version)
         while target.parent is not None:
             target = store.manifest(target.parent)
-            if not to_zero_shot:
+            if not to_zero_shot and target.id in kept:
                 break
         if target.id == version:
             return

@@ -19,7 +19,7 @@ from adaptsvc import checkpoint as checkpoints
 from adaptsvc import rounds
 from adaptsvc.checkpoint import Checkpoint
 from adaptsvc.config import Settings
-from adaptsvc.errors import StateUnavailableError
+from adaptsvc.errors import StateUnavailableError, VersionError
 from adaptsvc.images import Preprocess
 from adaptsvc.intake import IMAGES, LABELS, Intake, Source
 from adaptsvc.learner import Learner
@@ -63,6 +63,7 @@ class Parts:
     observer: Observer
     enforce_retention: Callable[[float], object] = lambda _now: None
     check_lease: Callable[[], None] = lambda: None
+    prune: Callable[[], object] = lambda: None
 
 
 class Worker:
@@ -130,11 +131,21 @@ class Worker:
         if now - self._retained_at >= self._settings.stream.retention_interval_s:
             self._retained_at = now
             self._parts.enforce_retention(now)
+            self._prune()
         kind = self._rounds.due(self._intake) if now >= self._no_round_before else None
         done = None if kind is None else self._round(kind, now)
         if done is not None or (self._dirty and self._interval_over(now)):
             self._checkpoint(now)
+        if done is not None and done.outcome == "promoted":
+            self._prune()
         return Tick(len(messages), dead, done)
+
+    def _prune(self) -> None:
+        """Delete old versions; what cannot be deleted now is tried again with the next retention."""
+        try:
+            self._parts.prune()
+        except (StateUnavailableError, VersionError, OSError) as exc:
+            log.warning("old versions were not all deleted: %s", exc)
 
     def _zero_shot(self, pixels: UInt8) -> tuple[Float32, Float32]:
         return self._parts.learner.zero_shot(pixels, self._settings.learn.weight_temperature)

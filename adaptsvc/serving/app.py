@@ -21,8 +21,7 @@ from adaptsvc.metrics import Observer
 from adaptsvc.serving.live import Live
 from adaptsvc.serving.predictor import Predictor
 from adaptsvc.serving.requests import RequestError, RequestLimits, Upload, read_images
-from adaptsvc.serving.schemas import Classified, ErrorBody, Model, Problem, Result, VersionSummary
-from adaptsvc.versions.store import Store
+from adaptsvc.serving.schemas import Classified, ErrorBody, Model, Problem, Result
 
 Work = TypeVar("Work")
 RETRY_AFTER_S = "1"
@@ -154,7 +153,6 @@ def serving(live: Live) -> Predictor:
 
 def create_app(
     live: Live,
-    store: Store,
     *,
     classifier: Classifier,
     computing: Computing,
@@ -164,7 +162,6 @@ def create_app(
 
     Args:
         live: what serves.
-        store: the history of versions.
         classifier: answers.
         computing: bounds how many answers are computed at once.
         limits: of one request.
@@ -191,11 +188,6 @@ def create_app(
         """What serves now."""
         return describe(live)
 
-    @app.get("/v1/versions")
-    def versions() -> list[VersionSummary]:
-        """Every published version, oldest first."""
-        return [VersionSummary.of(store.manifest(version)) for version in store.ids()]
-
     return app
 
 
@@ -217,6 +209,7 @@ def describe(live: Live) -> Model:
         created_at=manifest.created_at,
         ready_since=live.since,
         refused=live.refusal,
+        refused_code=live.refusal_code,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from typing import Any, cast
 
 import bentoml
 from fastapi import FastAPI
@@ -16,20 +17,25 @@ from prometheus_client import REGISTRY
 from adaptsvc import config
 from adaptsvc.config import Settings
 from adaptsvc.images import ImageLimits
+from adaptsvc.logs import keep_to_one_line
 from adaptsvc.metrics import Observer, PrometheusObserver
 from adaptsvc.serving.app import Classifier, Computing, create_app
+from adaptsvc.serving.door import Door, DoorMiddleware, check_exposure
 from adaptsvc.serving.encoder import Runtime
 from adaptsvc.serving.feedback import LabelDesk, add_feedback
+from adaptsvc.serving.keys import keys_of
 from adaptsvc.serving.live import Alarm, Live
 from adaptsvc.serving.requests import RequestLimits
 from adaptsvc.serving.sampling import Sampler, SamplingLimits
+from adaptsvc.serving.versioning import add_versions
 from adaptsvc.state import open_state
 from adaptsvc.streaming import open_log
-from adaptsvc.versions.store import Store
+from adaptsvc.versions.history import Desk as VersionDesk
 
 log = logging.getLogger(__name__)
 LABEL_BUSY_S = 2.0  # how long a label waits for other writers of the stream, before it is a 503
 mounted = FastAPI(openapi_url=None)
+door = Door()  # closed until a service opens it with the keys of its settings
 
 
 @bentoml.asgi_app(mounted)
@@ -40,6 +46,7 @@ class Adaptsvc:
     def __init__(self) -> None:
         settings = config.read()
         logging.getLogger("adaptsvc").setLevel(settings.log_level)
+        keep_to_one_line()
         observer = PrometheusObserver(REGISTRY)
         state = open_state(settings, observer)
         runtime = Runtime(settings.serve.device, settings.serve.threads)
@@ -55,9 +62,11 @@ class Adaptsvc:
         self._sampler = sampler_of(settings, observer)
         self._sampler.start()
         self._desk = LabelDesk(lambda: open_log(settings, busy_timeout_s=LABEL_BUSY_S))
-        served = application(settings, state.store, self._live, observer, sampler=self._sampler)
+        served = application(settings, self._live, observer, sampler=self._sampler)
+        add_versions(served, VersionDesk(state.store, state.lasting, state.pins), door)
         add_feedback(served, self._live, self._desk, Computing(1, settings.serve.queue))
         mounted.mount("/", served)
+        open_door(settings, observer)
         self._live.poll()
         self._follower.start()
         self._unwatch = state.watch(self._alarm.ring)
@@ -80,6 +89,22 @@ class Adaptsvc:
         self._desk.close()
 
 
+# BentoML's own routes are behind it too.
+cast(Any, Adaptsvc).add_asgi_middleware(DoorMiddleware, door=door)
+
+
+def open_door(settings: Settings, observer: Observer) -> None:
+    """Let in whoever the settings name.
+
+    Raises:
+        ConfigError: strangers could connect, and there are no keys.
+    """
+    serve, keys = settings.serve, keys_of(settings.serve.keys)
+    check_exposure(serve.host, keys)
+    most_bytes = RequestLimits(settings.images.max_bytes, serve.max_images).body_bytes
+    door.open(keys, metrics_open=serve.metrics == "open", most_bytes=most_bytes, observer=observer)
+
+
 def sampler_of(settings: Settings, observer: Observer) -> Sampler:
     """What publishes samples, with this process's equal share of the cap."""
     sample = settings.sample
@@ -92,15 +117,12 @@ def sampler_of(settings: Settings, observer: Observer) -> Sampler:
     return Sampler(lambda: open_log(settings), limits, observer)
 
 
-def application(
-    settings: Settings, store: Store, live: Live, observer: Observer, *, sampler: Sampler
-) -> FastAPI:
+def application(settings: Settings, live: Live, observer: Observer, *, sampler: Sampler) -> FastAPI:
     """The /v1 application with these settings."""
     images, serve = settings.images, settings.serve
     limits = ImageLimits(images.max_bytes, images.max_pixels, images.max_side)
     return create_app(
         live,
-        store,
         classifier=Classifier(live, limits, observer, sample=sampler.offer),
         computing=Computing(serve.concurrency, serve.queue),
         limits=RequestLimits(images.max_bytes, serve.max_images),

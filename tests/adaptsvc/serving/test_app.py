@@ -35,7 +35,6 @@ def make_client(settings: Settings, *, poll: bool = True, waiting: int = 64) -> 
     classifier = Classifier(live, LIMITS, Observer())
     app = create_app(
         live,
-        store,
         classifier=classifier,
         computing=Computing(1, waiting),
         limits=RequestLimits(LIMITS.max_bytes, 4),
@@ -217,10 +216,6 @@ def test_the_model_says_what_serves(client: TestClient) -> None:
     assert body["classes"] == ["cat", "dog", "car"]
     assert body["calibration"] == {"temperature": 1.0, "fitted_on": "default"}
     assert body["refused"] is None
-
-
-def test_the_history_lists_every_version(client: TestClient) -> None:
-    assert [entry["id"] for entry in client.get("/v1/versions").json()] == [0]
 
 
 def test_the_openapi_document_describes_both_body_forms(client: TestClient) -> None:

@@ -52,7 +52,6 @@ class Bench:
         classifier = Classifier(live, ImageLimits(), Observer())
         app = create_app(
             live,
-            store,
             classifier=classifier,
             computing=Computing(1, 1),
             limits=RequestLimits(1000, 1),

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from adaptsvc.config import Settings
-from adaptsvc.metrics import Observer
+from adaptsvc.metrics import Observer, SwapFailure
 from adaptsvc.serving import live as live_module
 from adaptsvc.serving.encoder import Runtime, build
 from adaptsvc.serving.live import Alarm, Live
@@ -27,12 +27,14 @@ class Recorder(Observer):
     def __init__(self) -> None:
         self.swaps: list[int] = []
         self.failures = 0
+        self.codes: list[SwapFailure] = []
 
     def swapped(self, version: int, seconds: float) -> None:
         self.swaps.append(version)
 
-    def swap_failed(self) -> None:
+    def swap_failed(self, why: SwapFailure) -> None:
         self.failures += 1
+        self.codes.append(why)
 
 
 class Fixture:

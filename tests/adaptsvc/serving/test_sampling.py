@@ -311,7 +311,6 @@ def client_of(settings: Settings, sampler: Sampler) -> TestClient:
     live.poll()
     app = create_app(
         live,
-        store,
         classifier=Classifier(live, limits, Observer(), sample=sampler.offer),
         computing=Computing(1, 64),
         limits=RequestLimits(limits.max_bytes, 4),
