@@ -50,13 +50,19 @@ def classify_here(files: Sequence[Path], predictor: Predictor, settings: Setting
     return [_here(file, predictor, limits) for file in files]
 
 
-def classify_by(url: str, files: Sequence[Path]) -> list[Row]:
+def classify_by(url: str, files: Sequence[Path], *, key: str = "") -> list[Row]:
     """One row per file, by a running service.
+
+    Args:
+        url: of the service.
+        files: images.
+        key: one of its API keys, if it has any.
 
     Raises:
         AdaptsvcError: the service does not answer.
     """
-    with httpx.Client(base_url=url, timeout=TIMEOUT_S) as client:
+    headers = {"x-api-key": key} if key else {}
+    with httpx.Client(base_url=url, timeout=TIMEOUT_S, headers=headers) as client:
         return [_by(client, file) for file in files]
 
 

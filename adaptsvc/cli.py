@@ -128,7 +128,9 @@ def worker() -> None:
 def classify(
     files: Annotated[list[Path], typer.Argument(help="Images.")],
     classes: Annotated[str, typer.Option(help="Class names, separated by commas.")] = "",
-    url: Annotated[str, typer.Option(help="Ask a running service instead.")] = "",
+    url: Annotated[
+        str, typer.Option(help="Ask a running service instead, with ADAPTSVC_API_KEY.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Say what is in images: by the serving version, by other class names, or by a service."""
@@ -136,7 +138,8 @@ def classify(
         raise ConfigError(
             "got --url and --classes; the service has its own classes: give one of them"
         )
-    rows = classify_by(url.rstrip("/"), files) if url else _classify_here(files, classes)
+    key = os.environ.get(config.API_KEY, "")  # an argument would be in the list of processes
+    rows = classify_by(url.rstrip("/"), files, key=key) if url else _classify_here(files, classes)
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
     else:

@@ -39,6 +39,7 @@ from adaptsvc.sections import (
 
 SECRET = re.compile(r"key|password", re.IGNORECASE)  # in the name of a setting
 PREFIX, NESTED, CONFIG_FILE = "ADAPTSVC_", "__", "ADAPTSVC_CONFIG"
+API_KEY = "ADAPTSVC_API_KEY"  # no setting of ours, but of whoever asks a service
 
 
 class Settings(BaseSettings):
@@ -187,7 +188,10 @@ def fields(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tupl
 
 
 def _refuse_unknown_environment() -> None:
-    known = {PREFIX + key.replace(".", NESTED).upper() for key, _ in fields()} | {CONFIG_FILE}
+    known = {PREFIX + key.replace(".", NESTED).upper() for key, _ in fields()} | {
+        CONFIG_FILE,
+        API_KEY,
+    }
     sections = {PREFIX + name.upper() for name in Settings.model_fields}
     unknown = sorted(
         key

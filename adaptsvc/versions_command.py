@@ -164,7 +164,7 @@ def _listed(entry: Entry) -> dict[str, Any]:
 def _cells(entry: Entry, *, held: bool) -> tuple[str, ...]:
     manifest = entry.manifest
     serving = ("held" if held else "*") if entry.serving else ""
-    marks = ["pinned"] * entry.pinned + ["pruned"] * (entry.condition == "pruned")
+    marks = ["pinned"] * bool(entry.pinned) + ["pruned"] * (entry.condition == "pruned")
     if manifest is None:
         return str(entry.id), serving, "", "", "", "", "", " ".join([*marks, entry.code])
     agreement = manifest.metrics.get("guard_agreement")

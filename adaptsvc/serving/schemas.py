@@ -72,7 +72,7 @@ class VersionSummary(_Schema):
         description="`kept`, `pruned` (only its manifest is left) or `refused` (see `code`, `reason`)."
     )
     serving: bool
-    pinned: bool = Field(description="Never pruned.")
+    pinned: bool | None = Field(description="Never pruned; null while Redis is out of reach.")
     signed: bool | None = Field(description="Null where the manifest cannot be believed.")
     code: str | None = Field(description="Why no service takes it, for machines.")
     reason: str | None = Field(description="The same for people.")

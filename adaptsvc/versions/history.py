@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from adaptsvc.errors import VersionError
+from adaptsvc.errors import StateError, VersionError
 from adaptsvc.versions.manifest import Manifest
 from adaptsvc.versions.pins import Pins
 from adaptsvc.versions.pointer import Current, Pointer
@@ -25,7 +25,7 @@ class Entry:
         id: its id.
         condition: with its weights, without, or such that no service takes it.
         serving: whether the pointer is at it.
-        pinned: whether it is kept whatever its age.
+        pinned: whether it is kept whatever its age; None while the shared state is out of reach.
         manifest: what it says of itself; None where that cannot be believed.
         code: why it is refused, in a word; empty where it is not.
         reason: the same for people.
@@ -34,7 +34,7 @@ class Entry:
     id: int
     condition: Condition
     serving: bool
-    pinned: bool
+    pinned: bool | None
     manifest: Manifest | None
     code: str = ""
     reason: str = ""
@@ -60,9 +60,14 @@ class Desk:
 
     def entries(self, ids: list[int]) -> list[Entry]:
         """These versions, by what their manifests say."""
-        kept, pinned, serving = set(self.store.ids()), self.pins.read(), self.pointer.read().version
+        kept, pinned, serving = set(self.store.ids()), self._pinned(), self.pointer.read().version
         return [
-            self._entry(each, kept=each in kept, pinned=each in pinned, serving=each == serving)
+            self._entry(
+                each,
+                kept=each in kept,
+                pinned=None if pinned is None else each in pinned,
+                serving=each == serving,
+            )
             for each in ids
         ]
 
@@ -130,11 +135,17 @@ class Desk:
             if added:
                 self.pins.remove(version)
 
+    def _pinned(self) -> frozenset[int] | None:
+        try:
+            return self.pins.read()
+        except StateError:  # the history is told without them
+            return None
+
     def _must_be(self, version: int) -> None:
         if version not in self.ids():
             self.store.manifest(version)  # says what there is
 
-    def _entry(self, version: int, *, kept: bool, pinned: bool, serving: bool) -> Entry:
+    def _entry(self, version: int, *, kept: bool, pinned: bool | None, serving: bool) -> Entry:
         try:
             manifest = self.store.manifest(version)
         except VersionError as exc:

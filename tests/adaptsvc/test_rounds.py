@@ -455,3 +455,40 @@ def test_rounds_have_seeds_of_their_own(bench: Bench, window: Samples) -> None:
     bench.teach(coloured())
     seeds = [bench.ready.store.manifest(version).seed for version in (1, 2, 3)]
     assert len(set(seeds)) == 3
+
+
+@VIT
+def test_while_a_person_holds_what_serves_rounds_are_skipped_and_learning_goes_on_after(
+    bench: Bench, window: Samples
+) -> None:
+    bench.ready.pointer.force(0, hold=True)
+    for done in (bench.look(window), bench.teach(coloured())):
+        assert (done.outcome, done.reasons) == ("skipped", ("held_by_a_person",))
+    assert (bench.serving, bench.ready.store.ids()) == (0, [0])
+    bench.ready.pointer.force(0)
+    assert bench.look(window).outcome == "promoted"
+
+
+@VIT
+def test_a_hold_that_comes_during_a_round_keeps_its_candidate_from_serving(
+    bench: Bench, window: Samples
+) -> None:
+    def hold() -> None:
+        bench.ready.pointer.force(0, hold=True)
+
+    rounds = Rounds(bench.rounds._parts, bench.settings, between_steps=hold)
+    for sample in window:
+        bench.intake.window.add(sample)
+    done = rounds.run("images", bench.intake)
+    assert (done.outcome, bench.serving) == ("conflict", 0)
+    assert "is held" in done.reasons[0]
+
+
+@VIT
+def test_going_back_passes_over_a_parent_that_was_pruned(bench: Bench, window: Samples) -> None:
+    for _ in range(3):
+        bench.look(window)
+    assert bench.serving == 3
+    bench.ready.store.prune(2)
+    bench.rounds._go_back(3, to_zero_shot=False)
+    assert bench.serving == 1

@@ -62,6 +62,7 @@ class Bench:
         self.observer = Counter()
         self.stop = threading.Event()
         self.check_lease: Callable[[], None] = lambda: None
+        self.prune: Callable[[], object] = lambda: None
         self.worker = self.start()
 
     def start(self) -> Worker:
@@ -77,6 +78,7 @@ class Bench:
             preprocess=ready.clip.preprocess,
             observer=self.observer,
             check_lease=lambda: self.check_lease(),
+            prune=lambda: self.prune(),
         )
         worker = Worker(parts, self.settings, self.stop)
         worker.restore()
@@ -725,3 +727,23 @@ def test_a_label_that_waited_in_vain_is_buried_once_and_forgotten_in_the_checkpo
     assert bench.worker.run_once(later).dead_letters == 0
     (letter,) = bench.all_of("images.deadletter")
     assert letter.headers["reason"] == b"ImageNotSeenError"
+
+
+@VIT
+def test_old_versions_are_pruned_after_each_promotion_and_with_retention_and_no_failure_ends_it(
+    bench: Bench, png: Callable[[int], bytes]
+) -> None:
+    seen: list[int | None] = []
+
+    def prune() -> None:
+        seen.append(bench.serving)
+        raise StateUnavailableError("gone")
+
+    bench.prune = prune
+    bench.worker.run_once(1000.0)
+    assert seen == [0], "with the first retention"
+    bench.send(pictures(png, 16))
+    drain(bench.worker, 1001.0)
+    assert seen == [0, 1], "after the promotion"
+    bench.worker.run_once(1001.0 + bench.settings.stream.retention_interval_s)
+    assert seen == [0, 1, 1]
