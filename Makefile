@@ -8,7 +8,7 @@ export BENTOML_DO_NOT_TRACK := true
 # A process per core, each with one thread: processes of several threads slow each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: install demo up test check format lint types architecture coverage bench clean
+.PHONY: install demo up test check format lint types architecture coverage audit bench clean
 
 install: $(STAMP)
 
@@ -46,6 +46,11 @@ architecture: install  ## imports point down the levels
 	$(BIN)/lint-imports
 
 check: lint types architecture coverage  ## what CI runs
+
+# Not part of check: where PyPI's database does not answer, pip-audit skips every package and is content.
+audit: install  ## known vulnerabilities of what is installed; needs the network
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[audit]'
+	$(BIN)/python -m pip_audit --strict --skip-editable --progress-spinner off
 
 bench: install  ## the figures of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.swap

@@ -34,6 +34,7 @@ from adaptsvc.versions.files import sweep
 from adaptsvc.versions.lease import held
 from adaptsvc.versions.manifest import Draft, Manifest
 from adaptsvc.versions.pointer import Pointer
+from adaptsvc.versions.retention import prune
 from adaptsvc.versions.store import Store, Version
 from adaptsvc.worker import Parts, Worker
 
@@ -126,7 +127,9 @@ def build_worker(
 ) -> Worker:
     """A worker ready to run; without a state it is one that needs no lease."""
     check_lease = _need_none if state is None else state.lease.check
-    ready = prepare(settings, state or open_state(settings, observer))
+    state = state or open_state(settings, observer)
+    store, pointer, pins = state.store, state.pointer, state.pins
+    ready = prepare(settings, state)
     runtime = Runtime(settings.serve.device, torch.get_num_threads())
     stream = open_log(settings)
     parts = Parts(
@@ -140,6 +143,7 @@ def build_worker(
         enforce_retention=retention(stream),
         check_lease=check_lease,
         give_way=lambda stop: give_way(settings.slow, settings.learn.give_way_s, stop),
+        prune=lambda: prune(store, pointer, pins, settings.versions.keep),
     )
     return Worker(parts, settings, stop)
 

@@ -48,13 +48,19 @@ def classify_here(files: Sequence[Path], predictor: Predictor, settings: Setting
     return [_here(file, predictor, limits) for file in files]
 
 
-def classify_by(url: str, files: Sequence[Path]) -> list[Row]:
+def classify_by(url: str, files: Sequence[Path], *, key: str = "") -> list[Row]:
     """One row per file, by a running service.
+
+    Args:
+        url: of the service.
+        files: images.
+        key: one of its API keys, if it has any.
 
     Raises:
         ServiceError: the service does not answer.
     """
-    with Client(url, Options(timeout_s=TIMEOUT_S)) as client:
+    headers = {"x-api-key": key} if key else {}
+    with Client(url, Options(timeout_s=TIMEOUT_S, headers=headers)) as client:
         try:
             return [_by(client, file) for file in files]
         except ServiceError as exc:

@@ -19,13 +19,14 @@ from prometheus_client import CollectorRegistry, start_http_server
 from rich.console import Console
 from rich.table import Table
 
-from adaptsvc import config, topics
+from adaptsvc import config, keys_command, topics, versions_command
 from adaptsvc.classify import Row, classify_by, classify_here, current_predictor
 from adaptsvc.config import Settings
 from adaptsvc.errors import AdaptsvcError, ConfigError
 from adaptsvc.evaluation.command import EXAMPLE as EVAL_EXAMPLE
 from adaptsvc.evaluation.command import evaluate
 from adaptsvc.evaluation.stream_command import STREAM_EXAMPLE, evaluate_stream
+from adaptsvc.logs import keep_to_one_line
 from adaptsvc.metrics import Observer, PrometheusObserver
 from adaptsvc.processes import (
     Child,
@@ -36,17 +37,15 @@ from adaptsvc.processes import (
     worker_command,
 )
 from adaptsvc.replay_command import REPLAY_EXAMPLE, replay
-from adaptsvc.reproduce_command import REPRODUCE_EXAMPLE, reproduce
-from adaptsvc.state import open_state
+from adaptsvc.serving.door import check_exposure
+from adaptsvc.serving.keys import keys_of
 from adaptsvc.streaming import open_log
-from adaptsvc.versions.manifest import Manifest
 from streams.errors import StreamError
 from streams.label_file import label_messages, read_labels
 from streams.replay import send
 
 log = logging.getLogger(__name__)
 LABELS, DEADLETTER = "images.labeled", "deadletter"
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 RESTART_S, WATCH_S = 2.0, 0.5
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
@@ -56,9 +55,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A CLIP classifier service that keeps learning from the unlabeled images it sees.",
 )
-versions = typer.Typer(no_args_is_help=True, help="The history of versions.")
-app.add_typer(versions, name="versions")
+app.add_typer(versions_command.app, name="versions")
 app.add_typer(topics.app, name="topics")
+app.add_typer(keys_command.app, name="keys")
 
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 
@@ -79,7 +78,7 @@ def main() -> None:
 def up() -> None:
     """Start the service and the worker, and keep them running until Ctrl-C."""
     settings = _read()
-    _refuse_open_network(settings)
+    check_exposure(settings.serve.host, keys_of(settings.serve.keys))
     stop = stop_on_signals()
     service = Child.start("service", service_command(settings), service_environment(settings))
     children = [service, Child.start("worker", worker_command(), {})]
@@ -104,7 +103,7 @@ def up() -> None:
 def serve() -> None:
     """Start the service alone."""
     settings = _read()
-    _refuse_open_network(settings)
+    check_exposure(settings.serve.host, keys_of(settings.serve.keys))
     command = service_command(settings)
     os.execve(command[0], command, {**os.environ, **service_environment(settings)})
 
@@ -129,7 +128,9 @@ def worker() -> None:
 def classify(
     files: Annotated[list[Path], typer.Argument(help="Images.")],
     classes: Annotated[str, typer.Option(help="Class names, separated by commas.")] = "",
-    url: Annotated[str, typer.Option(help="Ask a running service instead.")] = "",
+    url: Annotated[
+        str, typer.Option(help="Ask a running service instead, with ADAPTSVC_API_KEY.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Say what is in images: by the serving version, by other class names, or by a service."""
@@ -137,7 +138,8 @@ def classify(
         raise ConfigError(
             "got --url and --classes; the service has its own classes: give one of them"
         )
-    rows = classify_by(url.rstrip("/"), files) if url else _classify_here(files, classes)
+    key = os.environ.get(config.API_KEY, "")  # an argument would be in the list of processes
+    rows = classify_by(url.rstrip("/"), files, key=key) if url else _classify_here(files, classes)
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
     else:
@@ -208,42 +210,6 @@ app.command("eval", epilog=EVAL_EXAMPLE)(evaluate)
 app.command("eval-stream", epilog=STREAM_EXAMPLE)(evaluate_stream)
 
 
-@versions.command("list", epilog="Example: adaptsvc versions list --json")
-def list_versions(as_json: AsJson = False) -> None:
-    """Every version, and which serves."""
-    state = open_state(_read())
-    store, current = state.store, state.pointer.read().version
-    manifests = [store.manifest(version) for version in store.ids()]
-    if as_json:
-        listed = [{**m.model_dump(mode="json"), "serving": m.id == current} for m in manifests]
-        typer.echo(json.dumps(listed, indent=1))
-        return
-    _table(
-        "",
-        ("version", "serving", "parent", "method", "agreement", "temperature", "created"),
-        [_version_cells(manifest, current) for manifest in manifests],
-    )
-
-
-@versions.command("show", epilog="Example: adaptsvc versions show 3")
-def show_version(version: int) -> None:
-    """One version's manifest; every file of it is verified."""
-    manifest = open_state(_read()).store.load(version).manifest
-    typer.echo(manifest.model_dump_json(indent=1))
-
-
-@versions.command("activate", epilog="Example: adaptsvc versions activate 0")
-def activate(version: int) -> None:
-    """Make a version serve; the next round starts from it."""
-    state = open_state(_read())
-    state.store.share(version)
-    state.pointer.force(version)
-    typer.echo(f"version {version} serves from now on")
-
-
-versions.command("reproduce", epilog=REPRODUCE_EXAMPLE)(reproduce)
-
-
 def _read() -> Settings:
     settings = config.read()
     logging.basicConfig(
@@ -251,15 +217,8 @@ def _read() -> Settings:
     )
     for name in ("adaptsvc", "streams"):
         logging.getLogger(name).setLevel(settings.log_level)
+    keep_to_one_line()
     return settings
-
-
-def _refuse_open_network(settings: Settings) -> None:
-    if settings.serve.host not in LOOPBACK:
-        raise ConfigError(
-            f"serve.host is {settings.serve.host!r}; there are no API keys yet, so only "
-            f"{', '.join(LOOPBACK)} are served: put an authenticating proxy in front"
-        )
 
 
 def _classify_here(files: list[Path], classes: str) -> list[Row]:
@@ -281,19 +240,6 @@ def _cells(row: Row) -> tuple[str, ...]:
         return row.file, f"error: {row.error}", "", "", ""
     ood = f"{row.ood_score:.3f}" + {True: " (unknown)", False: "", None: ""}[row.is_ood]
     return row.file, row.label, f"{row.confidence:.3f}", ood, str(row.version)
-
-
-def _version_cells(manifest: Manifest, current: int | None) -> tuple[str, ...]:
-    agreement = manifest.metrics.get("guard_agreement")
-    return (
-        str(manifest.id),
-        "*" if manifest.id == current else "",
-        "" if manifest.parent is None else str(manifest.parent),
-        manifest.method,
-        "" if agreement is None else f"{agreement:.3f}",
-        f"{manifest.calibration.temperature:.3f}",
-        manifest.created_at.isoformat(sep=" ", timespec="seconds"),
-    )
 
 
 def _table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:

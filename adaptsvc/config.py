@@ -33,9 +33,13 @@ from adaptsvc.sections import (
     StateSettings,
     StreamSettings,
     TuneSettings,
+    VersionsSettings,
+    check_classes,
 )
 
+SECRET = re.compile(r"key|password", re.IGNORECASE)  # in the name of a setting
 PREFIX, NESTED, CONFIG_FILE = "ADAPTSVC_", "__", "ADAPTSVC_CONFIG"
+API_KEY = "ADAPTSVC_API_KEY"  # no setting of ours, but of whoever asks a service
 
 
 class Settings(BaseSettings):
@@ -66,6 +70,7 @@ class Settings(BaseSettings):
     images: ImagesSettings = ImagesSettings()
     serve: ServeSettings = ServeSettings()
     state: StateSettings = StateSettings()
+    versions: VersionsSettings = VersionsSettings()
     sample: SampleSettings = SampleSettings()
     stream: StreamSettings = StreamSettings()
     learn: LearnSettings = LearnSettings()
@@ -77,6 +82,11 @@ class Settings(BaseSettings):
     @classmethod
     def _expand(cls, home: Path) -> Path:
         return home.expanduser().absolute()
+
+    @field_validator("classes")
+    @classmethod
+    def _check_classes(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        return check_classes(classes)
 
     @property
     def store(self) -> Path:
@@ -92,6 +102,11 @@ class Settings(BaseSettings):
     def last_seen(self) -> Path:
         """What the pointer said last, for a service that cannot ask."""
         return self.store / "LAST_SEEN"
+
+    @property
+    def pins(self) -> Path:
+        """The file with the versions that people keep."""
+        return self.store / "PINS"
 
     @property
     def lease(self) -> Path:
@@ -151,19 +166,19 @@ def read(**overrides: Any) -> Settings:
             settings.stream.cluster()
         return settings
     except ValidationError as exc:
-        secrets = {key for key, field in fields() if "SecretStr" in str(field.annotation)}
         problems = [
-            f"{key}: {error['msg']}, got {'***' if key in secrets else _shown(error['input'])}"
+            f"{(key := '.'.join(map(str, error['loc'])))}: {error['msg']}, got {_shown(key, error['input'])}"
             for error in exc.errors(include_url=False)
-            for key in [".".join(str(part) for part in error["loc"])]
         ]
         raise ConfigError("; ".join(problems)) from exc
     except (SettingsError, YAMLError, ValueError, OSError) as exc:
         raise ConfigError(f"the settings cannot be read: {exc}") from exc
 
 
-def _shown(value: object) -> str:
-    """A value for an error message, without the credentials of a URL."""
+def _shown(key: str, value: object) -> str:
+    """A value for an error message, without secrets and the credentials of a URL."""
+    if SECRET.search(key) or isinstance(value, dict):
+        return "a value that is not shown"
     return re.sub(r"//[^/@]*@", "//***@", repr(value))
 
 
@@ -178,7 +193,10 @@ def fields(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tupl
 
 
 def _refuse_unknown_environment() -> None:
-    known = {PREFIX + key.replace(".", NESTED).upper() for key, _ in fields()} | {CONFIG_FILE}
+    known = {PREFIX + key.replace(".", NESTED).upper() for key, _ in fields()} | {
+        CONFIG_FILE,
+        API_KEY,
+    }
     sections = {PREFIX + name.upper() for name in Settings.model_fields}
     unknown = sorted(
         key

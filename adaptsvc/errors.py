@@ -17,10 +17,15 @@
     ├── InferenceError          the model that serves gave no usable answer
     ├── VersionError            something about a model version
     │   ├── VersionNotFoundError
-    │   ├── VersionCorruptError  a digest, schema or self-test does not hold
+    │   │   └── VersionPrunedError  it was there, and its weights were deleted
+    │   ├── VersionCorruptError  a digest does not hold, or a file is no version's
+    │   │   ├── VersionSchemaError  it is of another schema
+    │   │   ├── VersionUnsignedError  no key that is known here has signed it
+    │   │   └── SelfTestError    it does not answer as it did where it was made
     │   ├── VersionTooLargeError  it is over the cap of what all processes share
     │   ├── ForeignBaseError     the version was made for another base model
     │   ├── PromotionConflictError  somebody else promoted first
+    │   │   └── PromotionHeldError  a person holds what serves
     │   └── NotReproducibleError    its round cannot be run again
     ├── StateError              what all processes share was not read or written
     │   ├── StateUnavailableError  nobody answers; whether a write was done is not known
@@ -38,6 +43,18 @@ Each message names what came, what was expected and what to do; the offending da
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar, Literal, TypeAlias
+
+Code: TypeAlias = Literal[
+    "altered",
+    "unsigned",
+    "schema",
+    "foreign_base",
+    "self_test",
+    "not_found",
+    "pruned",
+    "unexpected",
+]
 
 
 class AdaptsvcError(Exception):
@@ -130,7 +147,10 @@ class VersionError(AdaptsvcError):
 
     Attributes:
         version: the version's id, or -1 where none is known yet.
+        code: what is wrong, in a word for machines.
     """
+
+    code: ClassVar[Code] = "unexpected"
 
     def __init__(self, message: str, version: int = -1) -> None:
         super().__init__(message)
@@ -140,9 +160,37 @@ class VersionError(AdaptsvcError):
 class VersionNotFoundError(VersionError):
     """No such version in the store."""
 
+    code: ClassVar[Code] = "not_found"
+
+
+class VersionPrunedError(VersionNotFoundError):
+    """The version was there; its manifest is left, its weights were deleted."""
+
+    code: ClassVar[Code] = "pruned"
+
 
 class VersionCorruptError(VersionError):
-    """A digest, the schema or the self-test of a version does not hold."""
+    """A digest of a version does not hold, or a file of it cannot be read."""
+
+    code: ClassVar[Code] = "altered"
+
+
+class VersionSchemaError(VersionCorruptError):
+    """The version is of another schema than this software reads."""
+
+    code: ClassVar[Code] = "schema"
+
+
+class VersionUnsignedError(VersionCorruptError):
+    """Signing keys are set, and none of them has signed the version."""
+
+    code: ClassVar[Code] = "unsigned"
+
+
+class SelfTestError(VersionCorruptError):
+    """The version does not answer its self-test as it did where it was made."""
+
+    code: ClassVar[Code] = "self_test"
 
 
 class VersionTooLargeError(VersionError):
@@ -152,9 +200,15 @@ class VersionTooLargeError(VersionError):
 class ForeignBaseError(VersionError):
     """The version was made for a base model that is not the one at hand."""
 
+    code: ClassVar[Code] = "foreign_base"
+
 
 class PromotionConflictError(VersionError):
     """The version's parent is no longer the current version."""
+
+
+class PromotionHeldError(PromotionConflictError):
+    """A person holds the version that serves."""
 
 
 class StateError(AdaptsvcError):

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from adaptsvc.errors import Code
 from adaptsvc.types import Prediction
 
 Stage: TypeAlias = Literal["queue", "decode", "infer", "postprocess"]
@@ -21,6 +22,10 @@ Outcome: TypeAlias = Literal["promoted", "refused", "failed", "conflict", "stopp
 MessageOutcome: TypeAlias = Literal["learned", "dead_letter", "duplicate"]
 LabelTrouble: TypeAlias = Literal[
     "again", "contradicts", "unknown_class", "expired", "crowded_out", "image_gone", "bad_image"
+]
+SwapFailure: TypeAlias = Code | Literal["model", "pointer", "state"]
+Denial: TypeAlias = Literal[
+    "no_key", "bad_key", "role", "not_loopback", "foreign_page", "too_large", "closed"
 ]
 SampleOutcome: TypeAlias = Literal["published", "over_cap", "queue_full", "log_refused", "stopping"]
 
@@ -91,8 +96,11 @@ class Observer:
     def swapped(self, version: int, seconds: float) -> None:
         """Another version serves."""
 
-    def swap_failed(self) -> None:
+    def swap_failed(self, why: SwapFailure) -> None:
         """A version was not taken."""
+
+    def denied(self, why: Denial) -> None:
+        """A request was turned away before its route."""
 
     def sampled(self, outcome: SampleOutcome, images: int) -> None:
         """That many answered images were chosen for the stream, and came to this."""
@@ -148,6 +156,7 @@ class PrometheusObserver(Observer):
     def __init__(self, registry: CollectorRegistry) -> None:
         self._serving(registry)
         self._overload(registry)
+        self._guarding(registry)
         self._swapping(registry)
         self._sampling(registry)
         self._learning(registry)
@@ -220,6 +229,14 @@ class PrometheusObserver(Observer):
             multiprocess_mode="livemax",
         )
 
+    def _guarding(self, registry: CollectorRegistry) -> None:
+        self._denied = Counter(
+            f"{PREFIX}_denied_total",
+            "Requests turned away before their route, by why.",
+            ["why"],
+            registry=registry,
+        )
+
     def _swapping(self, registry: CollectorRegistry) -> None:
         self._version = Gauge(
             f"{PREFIX}_serving_version",
@@ -234,7 +251,10 @@ class PrometheusObserver(Observer):
             registry=registry,
         )
         self._swaps = Counter(
-            f"{PREFIX}_swaps_total", "Swaps, by outcome.", ["outcome"], registry=registry
+            f"{PREFIX}_swaps_total",
+            "Swaps: ok, or why a version was not taken.",
+            ["outcome"],
+            registry=registry,
         )
 
     def _sampling(self, registry: CollectorRegistry) -> None:
@@ -384,9 +404,13 @@ class PrometheusObserver(Observer):
         self._swap_seconds.observe(seconds)
         self._swaps.labels("ok").inc()
 
-    def swap_failed(self) -> None:
+    def swap_failed(self, why: SwapFailure) -> None:
         """A version was not taken."""
-        self._swaps.labels("refused").inc()
+        self._swaps.labels(why).inc()
+
+    def denied(self, why: Denial) -> None:
+        """A request was turned away before its route."""
+        self._denied.labels(why).inc()
 
     def sampled(self, outcome: SampleOutcome, images: int) -> None:
         """That many answered images were chosen for the stream, and came to this."""

@@ -190,6 +190,8 @@ class Rounds:
         reasons = distrust if kind == "labels" else self._reasons_to_skip(context)
         if self._is_foreign(context):
             reasons = ("foreign_classes",)
+        if self._parts.pointer.read().held:  # a candidate could not be promoted: none is made
+            reasons = ("held_by_a_person",)
         if reasons:
             return "skipped", parent, reasons, None
         try:
@@ -260,12 +262,15 @@ class Rounds:
         return action, version
 
     def _go_back(self, version: int, *, to_zero_shot: bool) -> int:
-        """Serve the parent of a version, or its first ancestor, which learned nothing; what serves then."""
+        """Serve the parent of a version, or its first ancestor, which learned nothing; what serves then.
+
+        A parent that was pruned is passed over; what is nearest to it in the line of descent serves.
+        """
         store = self._parts.store
-        target = store.manifest(version)
+        kept, target = store.ids(), store.manifest(version)
         while target.parent is not None:
             target = store.manifest(target.parent)
-            if not to_zero_shot:
+            if not to_zero_shot and target.id in kept:
                 break
         if target.id == version:
             return version

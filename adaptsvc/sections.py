@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -11,7 +11,24 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from adaptsvc.cores import usable_cores
 from streams.kafka_settings import Compression, KafkaSettings, Mechanism, Security
 
-MOST_WORKERS = 64
+MOST_WORKERS, LONGEST_NAME, SHORTEST_KEY = 64, 200, 32
+KeyLine: TypeAlias = Annotated[str, Field(pattern=r"^[\w.-]{1,64}:(data|admin):[0-9a-f]{64}$")]
+
+
+def check_classes(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Class names that can be told apart, and printed.
+
+    Raises:
+        ValueError: one cannot, or is too long.
+    """
+    bad = [n for n in classes if not n.strip() or not n.isprintable() or len(n) > LONGEST_NAME]
+    if bad:
+        raise ValueError(
+            f"expected printable class names of 1 to {LONGEST_NAME} characters, got {bad[0][:60]!r}"
+        )
+    if len(set(classes)) < len(classes):
+        raise ValueError("expected each class name once")
+    return classes
 
 
 class Section(BaseModel):
@@ -88,6 +105,20 @@ class ServeSettings(Section):
         10, ge=1, description="How long requests under way may still take when the service ends."
     )
     poll_interval_s: float = Field(0.5, gt=0, description="How often the version pointer is read.")
+    keys: tuple[KeyLine, ...] = Field(
+        (), description="Hashes of API keys (JSON), made by `adaptsvc keys new`."
+    )
+    metrics: Literal["key", "open"] = Field(
+        "key", description="Whether `/metrics` asks for a key, where there are keys."
+    )
+
+    @field_validator("keys")
+    @classmethod
+    def _check_names(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        names = [line.partition(":")[0] for line in keys]
+        if len(set(names)) < len(names):
+            raise ValueError("expected each key under a name of its own")
+        return keys
 
     @property
     def call_threads(self) -> int:
@@ -185,6 +216,41 @@ class StateSettings(Section):
         if parts.username or parts.password:
             raise ValueError("expected no credentials; use state.username and state.password")
         return url
+
+
+class VersionsSettings(Section):
+    """Which versions are kept, and believed."""
+
+    keep: int = Field(
+        20,
+        ge=1,
+        description="Newest versions whose weights are kept, beside pinned and needed ones.",
+    )
+    signing_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Sign versions, and refuse others; the first signs, all verify; spaces between.",
+    )
+    signing_keys_file: str = Field("", description="A file with such keys instead, one a line.")
+
+    def keys(self) -> tuple[str, ...]:
+        """The signing keys, the one that signs first.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: they are given twice, there are none in the file, or one is short.
+        """
+        keys = tuple(self.signing_keys.get_secret_value().split())
+        if self.signing_keys_file:
+            if keys:
+                raise ValueError("expected versions.signing_keys or the file, not both")
+            keys = tuple(Path(self.signing_keys_file).read_text(encoding="utf-8").split())
+            if not keys:
+                raise ValueError(f"{self.signing_keys_file} holds none, expected one a line")
+        if any(len(key) < SHORTEST_KEY for key in keys):
+            raise ValueError(
+                f"expected at least {SHORTEST_KEY} characters a key; 'openssl rand -hex 32' makes one"
+            )
+        return keys
 
 
 class SampleSettings(Section):

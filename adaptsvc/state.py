@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from adaptsvc.config import Settings
 from adaptsvc.errors import ConfigError
 from adaptsvc.metrics import Observer
+from adaptsvc.sections import VersionsSettings
 from adaptsvc.versions.lease import FileLease, Lease
+from adaptsvc.versions.pins import FilePins, Pins
 from adaptsvc.versions.pointer import FilePointer, Pointer
 from adaptsvc.versions.remembered import Remembered
+from adaptsvc.versions.seal import Seal
 from adaptsvc.versions.shared import SharedStore
 from adaptsvc.versions.store import Store, VersionStore
 
@@ -26,6 +29,7 @@ class State:
         store: versions and bases.
         pointer: which version serves.
         lasting: the pointer as a service follows it: it says what it said last while it cannot be asked.
+        pins: which versions people keep.
         lease: the right to write, not taken yet.
         watch: has a function called when the pointer moved, and returns what ends that. Nothing may come:
             whoever watches polls as well.
@@ -34,6 +38,7 @@ class State:
     store: Store
     pointer: Pointer
     lasting: Pointer
+    pins: Pins
     lease: Lease
     watch: Callable[[Callable[[], None]], Callable[[], None]]
 
@@ -59,9 +64,9 @@ def open_state(
 def _in_files(settings: Settings, *, fenced: bool) -> State:
     lease = FileLease(settings.lease)
     fence = lease.check if fenced else _allow
-    store = VersionStore(settings.store, fence=fence)
+    store = VersionStore(settings.store, fence=fence, seal=seal_of(settings.versions))
     pointer = FilePointer(settings.pointer, fence=fence)
-    return State(store, pointer, pointer, lease, _never)
+    return State(store, pointer, pointer, FilePins(settings.pins), lease, _never)
 
 
 def _in_redis(settings: Settings, observer: Observer, *, fenced: bool) -> State:
@@ -70,6 +75,7 @@ def _in_redis(settings: Settings, observer: Observer, *, fenced: bool) -> State:
         from adaptsvc.redis.lease import NoLease, RedisLease
         from adaptsvc.redis.link import Link
         from adaptsvc.redis.notices import Notices
+        from adaptsvc.redis.pins import RedisPins
         from adaptsvc.redis.pointer import RedisPointer
     except ModuleNotFoundError as exc:
         raise ConfigError(
@@ -79,13 +85,28 @@ def _in_redis(settings: Settings, observer: Observer, *, fenced: bool) -> State:
     link = Link(settings.state, heard=observer.state_reached)
     lease = RedisLease(link, settings.state.lease_s)
     fence = lease if fenced else NoLease(link)
-    store = SharedStore(VersionStore(settings.store), RedisDepot(link, fence, settings.state))
+    local = VersionStore(settings.store, seal=seal_of(settings.versions))
+    store = SharedStore(local, RedisDepot(link, fence, settings.state))
     pointer = RedisPointer(link, fence)
 
     def watch(ring: Callable[[], None]) -> Callable[[], None]:
         return Notices(link, ring).close
 
-    return State(store, pointer, Remembered(pointer, settings.last_seen), lease, watch)
+    lasting = Remembered(pointer, settings.last_seen)
+    return State(store, pointer, lasting, RedisPins(link), lease, watch)
+
+
+def seal_of(settings: VersionsSettings) -> Seal:
+    """What signs and checks versions, with the keys of these settings.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key is short.
+    """
+    try:
+        keys = settings.keys()
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"the signing keys of versions cannot be used: {exc}") from exc
+    return Seal([key.encode() for key in keys])
 
 
 def _allow() -> None:

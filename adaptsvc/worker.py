@@ -23,7 +23,7 @@ from adaptsvc import checkpoint as checkpoints
 from adaptsvc import rounds
 from adaptsvc.checkpoint import Checkpoint, Found
 from adaptsvc.config import Settings
-from adaptsvc.errors import DiskFullError, StateUnavailableError
+from adaptsvc.errors import DiskFullError, StateUnavailableError, VersionError
 from adaptsvc.images import Preprocess
 from adaptsvc.intake import IMAGES, LABELS, Intake, Source
 from adaptsvc.learner import Learner
@@ -69,6 +69,7 @@ class Parts:
     enforce_retention: Callable[[float], object] = lambda _now: None
     check_lease: Callable[[], None] = lambda: None
     give_way: Callable[[threading.Event], object] = lambda _stop: None
+    prune: Callable[[], object] = lambda: None
 
 
 class Worker:
@@ -154,13 +155,23 @@ class Worker:
         if _is_over(now, self._retained_at, self._settings.stream.retention_interval_s):
             self._retained_at = now
             self._parts.enforce_retention(now)
+            self._prune()
         paused = not _is_over(now, self._gave_up_at, self._round_pause_s)
         kind = None if paused else self._rounds.due(self._intake)
         done = None if kind is None else self._round(kind, now)
         interval_s = self._settings.learn.checkpoint_interval_s
         if done is not None or (self._dirty and _is_over(now, self._checkpointed_at, interval_s)):
             self._checkpoint(now)
+        if done is not None and done.outcome == "promoted":
+            self._prune()
         return Tick(len(messages), dead, done)
+
+    def _prune(self) -> None:
+        """Delete old versions; what cannot be deleted now is tried again with the next retention."""
+        try:
+            self._parts.prune()
+        except (StateUnavailableError, VersionError, OSError) as exc:
+            log.warning("old versions were not all deleted: %s", exc)
 
     def _zero_shot(self, pixels: UInt8) -> tuple[Float32, Float32]:
         return self._parts.learner.zero_shot(pixels, self._settings.learn.weight_temperature)

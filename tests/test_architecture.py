@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +51,45 @@ def test_importing_registers_no_metric_and_makes_no_folder(module: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("[]")
+
+
+ROOT = Path(__file__).parents[1]
+PICKLING = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+FETCHING = {"httpx", "requests", "urllib.request", "urllib3", "aiohttp"}
+
+
+def sources(*folders: str) -> list[Path]:
+    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    assert found
+    return found
+
+
+def imported(tree: ast.AST) -> set[str]:
+    names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    return names | {
+        n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module is not None
+    }
+
+
+def calls(tree: ast.AST) -> list[tuple[str, ast.Call]]:
+    """Every call of something with a dot, by its last two names."""
+    found = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    return [(".".join(ast.unparse(n.func).split(".")[-2:]), n) for n in found]
+
+
+@pytest.mark.parametrize("path", sources("adaptsvc", "streams"), ids=lambda p: str(p.name))
+def test_nothing_is_read_that_could_run_code(path: Path) -> None:
+    """`pickle` is imported where the error of a refused pickle is caught, and nothing of it is called."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert imported(tree) & PICKLING <= {"pickle"}
+    for name, call in calls(tree):
+        said = {k.arg: ast.unparse(k.value) for k in call.keywords}
+        assert not name.startswith(("pickle.", "yaml.load", "yaml.unsafe_load")), name
+        assert said.get("allow_pickle", "False") == "False", name
+        if name == "torch.load":
+            assert said.get("weights_only") == "True", f"line {call.lineno}"
+
+
+@pytest.mark.parametrize("path", sources("adaptsvc/serving"), ids=lambda p: str(p.name))
+def test_the_service_can_fetch_no_address(path: Path) -> None:
+    assert not imported(ast.parse(path.read_text(encoding="utf-8"))) & FETCHING

@@ -204,7 +204,7 @@ def test_a_service_on_an_empty_machine_serves_through_every_outage_of_redis(
             assert seconds < PROMPT_S
     assert service.classify(png(0))[0].json() == before
     history, seconds = service.get("/v1/versions")
-    assert [version["id"] for version in history.json()] == [0]
+    assert [(v["id"], v["pinned"]) for v in history.json()["versions"]] == [(0, None)]
     assert seconds < TIMEOUT_S + PROMPT_S
 
     server.kill()

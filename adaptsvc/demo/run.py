@@ -105,6 +105,7 @@ def _overrides(home: Path, seed: int) -> dict[str, str]:
         "classes": json.dumps(CLASSES),
         "serve.port": str(_free_port()),
         "serve.poll_interval_s": "0.2",
+        "serve.keys": "[]",  # its visitor has none
         "learn.round_images": str(ROUND_IMAGES),
         "learn.window_images": str(WINDOW_IMAGES),
         "learn.seed": str(seed),

@@ -7,19 +7,22 @@ into pieces, so that no command moves more than a few, and it counts once its de
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from adaptsvc.errors import StateRefusedError, VersionCorruptError, VersionTooLargeError
 from adaptsvc.redis.lease import FENCE, LOST, Fence
 from adaptsvc.redis.link import Link
+from adaptsvc.redis.pins import PINS
 from adaptsvc.sections import StateSettings
 from adaptsvc.versions.base import Base
 from adaptsvc.versions.lease import lost
 from adaptsvc.versions.store import MANIFEST
 
 PIECE_BYTES = 4 * 2**20
+PRUNED = ("versions", "pruned")
 # KEYS: lease, counter. ARGV: fence, what the id must be above.
 RESERVE = (
     FENCE
@@ -50,6 +53,31 @@ redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
 return {'done'}
 """
 )
+# KEYS: lease, version, all versions, pruned versions, pins, pointer. ARGV: fence, id, name of the manifest.
+PRUNE = (
+    FENCE
+    + """
+if redis.call('SISMEMBER', KEYS[5], ARGV[2]) == 1
+    or redis.call('HGET', KEYS[6], 'version') == ARGV[2]
+    or redis.call('HEXISTS', KEYS[2], ARGV[3]) == 0
+    or redis.call('ZSCORE', KEYS[3], ARGV[2]) == false then return {'kept'} end
+for _, name in ipairs(redis.call('HKEYS', KEYS[2])) do
+    if name ~= ARGV[3] then redis.call('HDEL', KEYS[2], name) end
+end
+redis.call('ZADD', KEYS[4], ARGV[2], ARGV[2])
+redis.call('ZREM', KEYS[3], ARGV[2])
+return {'done'}
+"""
+)
+# KEYS: lease, bases. ARGV: fence, digest.
+DROP_BASE = (
+    FENCE
+    + """
+redis.call('HDEL', KEYS[2], ARGV[2])
+return {'done'}
+"""
+)
+REFUSALS_KEPT = 20
 
 
 class RedisDepot:
@@ -104,6 +132,42 @@ class RedisDepot:
                 "back to an earlier state: see the Redis section of docs/operations.md"
             )
 
+    def pruned(self) -> list[int]:
+        """See `Depot`."""
+        key = self._link.key(*PRUNED)
+        found = self._link.call(lambda client: client.zrange(key, 0, -1))
+        return [int(name) for name in cast(list[bytes], found)]
+
+    def prune(self, version: int) -> bool:
+        """See `Depot`."""
+        others = ("versions",), PRUNED, (PINS,), ("pointer",)
+        keys = [self._fence.key, self._version(version), *(self._link.key(*o) for o in others)]
+        (done,) = self._write(PRUNE, keys, [version, MANIFEST])
+        self._held(done)
+        return bool(done == b"done")
+
+    def bury(self, version: int, manifest: bytes) -> None:
+        """See `Depot`."""
+        key, pruned = self._version(version), self._link.key(*PRUNED)
+        if self._link.call(lambda client: client.hsetnx(key, MANIFEST, cast(str, manifest))):
+            self._link.call(lambda client: client.zadd(pruned, {str(version): version}))
+
+    def replace_manifest(self, version: int, manifest: bytes) -> None:
+        """See `Depot`."""
+        key = self._version(version)
+        self._link.call(lambda client: client.hset(key, MANIFEST, cast(str, manifest)))
+
+    def note_refusal(self, record: bytes) -> None:
+        """See `Depot`."""
+        key = self._link.key("refusals")
+        self._link.call(lambda client: client.rpush(key, record))
+        self._link.call(lambda client: client.ltrim(key, -REFUSALS_KEPT, -1))
+
+    def refusals(self) -> list[bytes]:
+        """See `Depot`."""
+        key = self._link.key("refusals")
+        return cast("list[bytes]", self._link.call(lambda client: client.lrange(key, 0, -1)))
+
     def find_base(self, fingerprint: str) -> str | None:
         """See `Depot`."""
         key = self._link.key("bases")
@@ -136,10 +200,32 @@ class RedisDepot:
         size = sum(path.stat().st_size for path in files)
         _check_size(f"the base model {base.digest[:12]}", size, self._settings, "max_base_bytes")
         pieces = {path.name: self._put_pieces(base.digest, path) for path in files}
-        description = json.dumps({"fingerprint": base.fingerprint, "pieces": pieces})
+        content = {"fingerprint": base.fingerprint, "pieces": pieces, "at": time.time()}
+        description = json.dumps(content)
         keys = [self._fence.key, self._link.key("bases")]
         (done,) = self._write(PUT_BASE, keys, [base.digest, description])
         self._held(done)
+
+    def prune_bases(self, used: Collection[str], grace_s: float) -> list[str]:
+        """See `Depot`."""
+        key = self._link.key("bases")
+        found = cast(dict[bytes, bytes], self._link.call(lambda client: client.hgetall(key)))
+        bases = {digest.decode(): json.loads(text) for digest, text in found.items()}
+        before = time.time() - grace_s
+        old = {d for d, base in bases.items() if base.get("at", 0.0) < before} - set(used)
+        for digest in sorted(old):
+            (done,) = self._write(DROP_BASE, [self._fence.key, key], [digest])
+            self._held(done)
+            self._drop_pieces(digest, bases[digest]["pieces"])
+        return sorted(old)
+
+    def _drop_pieces(self, digest: str, pieces: Mapping[str, int]) -> None:
+        for name, count in pieces.items():
+            for number in range(count):
+                self._drop_piece(self._link.key("base", digest, name, str(number)))
+
+    def _drop_piece(self, key: str) -> None:
+        self._link.call(lambda client: client.delete(key))
 
     def _description(self, digest: str) -> bytes | None:
         key = self._link.key("bases")

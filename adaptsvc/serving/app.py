@@ -21,11 +21,9 @@ from adaptsvc.serving.schemas import (
     ErrorBody,
     ImagesBody,
     Model,
-    VersionSummary,
     inlined,
 )
 from adaptsvc.serving.waiting import TIMEOUT_PARAMETER, Desk
-from adaptsvc.versions.store import Store
 
 Work = TypeVar("Work")
 TOP_K = 5
@@ -112,7 +110,6 @@ def serving(live: Live) -> Predictor:
 
 def create_app(
     live: Live,
-    store: Store,
     *,
     desk: Desk,
     classifier: Classifier,
@@ -122,7 +119,6 @@ def create_app(
 
     Args:
         live: what serves.
-        store: the history of versions.
         desk: takes requests to the engine.
         classifier: makes the answers.
         limits: of one request.
@@ -160,11 +156,6 @@ def create_app(
         """What serves now."""
         return describe(live)
 
-    @app.get("/v1/versions")
-    def versions() -> list[VersionSummary]:
-        """Every published version, oldest first."""
-        return [VersionSummary.of(store.manifest(version)) for version in store.ids()]
-
     return app
 
 
@@ -186,6 +177,7 @@ def describe(live: Live) -> Model:
         created_at=manifest.created_at,
         ready_since=live.since,
         refused=live.refusal,
+        refused_code=live.refusal_code,
     )
 
 

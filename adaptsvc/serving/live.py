@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from adaptsvc import memory
-from adaptsvc.errors import AdaptsvcError
-from adaptsvc.metrics import Observer
+from adaptsvc.errors import AdaptsvcError, ModelError, StateError, VersionError
+from adaptsvc.metrics import Observer, SwapFailure
 from adaptsvc.serving.encoder import PROVIDERS, Runtime
 from adaptsvc.serving.predictor import Predictor, build
 from adaptsvc.versions.pointer import Current, Pointer
@@ -91,6 +91,7 @@ class Live:
         self._replaced = False  # a predictor was let go of; its memory can be given back
         self.current: Predictor | None = None
         self.refusal: str | None = None
+        self.refusal_code: SwapFailure | None = None
         self.since = datetime.now(UTC)
 
     def poll(self) -> None:
@@ -101,12 +102,13 @@ class Live:
         try:
             wanted = self._pointer.read()
         except (AdaptsvcError, OSError) as exc:
-            self._refuse(f"the version pointer cannot be read: {exc}")
+            self._refuse("pointer", f"the version pointer cannot be read: {exc}")
             return
         due = wanted != self._handled or self._clock() >= self._retry_at
         serving = self.current
         if serving is not None and serving.manifest.id == wanted.version:
-            self._handled, self._retry_at, self.refusal = wanted, float("inf"), None
+            self._handled, self._retry_at = wanted, float("inf")
+            self.refusal = self.refusal_code = None
         elif wanted.version is not None and due:
             self._handled, self._retry_at = wanted, float("inf")
             self._swap(wanted)
@@ -135,10 +137,10 @@ class Live:
         except Exception as exc:  # whatever it is, requests go on with the version they had
             self.current, self.since = before, since
             self._retry_at = self._clock() + RETRY_S
-            self._refuse(f"version {wanted.version} was not taken: {exc}")
+            self._refuse(code_of(exc), f"version {wanted.version} was not taken: {exc}")
             return
         self._replaced = before is not None
-        self.refusal = None
+        self.refusal = self.refusal_code = None
         self._observer.swapped(wanted.version, seconds)
         self._observer.fell_back(predictor.encoder.provider != PROVIDERS[self._runtime.device])
         log.info("version %d serves, ready in %.0f ms", wanted.version, 1000 * seconds)
@@ -158,16 +160,25 @@ class Live:
             predictor.warm(self._batches)
         return predictor
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, code: SwapFailure, reason: str) -> None:
         if reason != self.refusal:
             log.error("%s; %s", reason, self._consequence())
-            self._observer.swap_failed()
-        self.refusal = reason
+            self._observer.swap_failed(code)
+        self.refusal, self.refusal_code = reason, code
 
     def _consequence(self) -> str:
         if self.current is None:
             return "no version serves yet"
         return f"version {self.current.manifest.id} goes on serving"
+
+
+def code_of(exc: Exception) -> SwapFailure:
+    """Why a version was not taken, in a word for machines."""
+    if isinstance(exc, VersionError):
+        return exc.code
+    if isinstance(exc, ModelError):
+        return "model"
+    return "state" if isinstance(exc, StateError) else "unexpected"
 
 
 def _shares_session(predictor: Predictor, before: Predictor | None) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from adaptsvc.errors import VersionCorruptError
+from adaptsvc.errors import SelfTestError, VersionCorruptError
 from adaptsvc.serving.encoder import Encoder, Runtime
 from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.trust import ood
@@ -73,12 +73,12 @@ class Predictor:
         """Run the manifest's self-test.
 
         Raises:
-            VersionCorruptError: the outputs are not those the version was published with.
+            SelfTestError: the outputs are not those the version was published with.
         """
         test = self.manifest.self_test
         pixels = self_test_input(test.seed, test.images, self.base.preprocess.size)
         if (found := _digest(pixels)) != test.input_sha256:
-            raise VersionCorruptError(
+            raise SelfTestError(
                 f"the self-test input of version {self.manifest.id} gives {found[:12]}, the manifest "
                 f"says {test.input_sha256[:12]}; this numpy draws other numbers",
                 self.manifest.id,
@@ -86,7 +86,7 @@ class Predictor:
         expected = self.version.head.self_test_embeddings
         error = float(np.abs(self.encoder.embed(pixels) - expected).max())
         if not error <= test.tolerance:  # also true for NaN
-            raise VersionCorruptError(
+            raise SelfTestError(
                 f"version {self.manifest.id} answers its self-test {error:.2g} away from what it was "
                 f"published with, {test.tolerance:.2g} is allowed; activate another version",
                 self.manifest.id,

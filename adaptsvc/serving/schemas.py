@@ -8,7 +8,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from adaptsvc.types import Prediction
+from adaptsvc.versions.history import Condition, Entry
 from adaptsvc.versions.manifest import Calibration, Manifest, OodRule
+from adaptsvc.versions.refusals import Refusal
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -107,15 +109,102 @@ class VersionSummary(_Schema):
     """A version in the history."""
 
     id: int
+    condition: Condition = Field(
+        description="`kept`, `pruned` (only its manifest is left) or `refused` (see `code`, `reason`)."
+    )
+    serving: bool
+    pinned: bool | None = Field(description="Never pruned; null while Redis is out of reach.")
+    signed: bool | None = Field(description="Null where the manifest cannot be believed.")
+    code: str | None = Field(description="Why no service takes it, for machines.")
+    reason: str | None = Field(description="The same for people.")
     parent: int | None
-    method: str
-    created_at: datetime
+    method: str | None
+    created_at: datetime | None
     metrics: dict[str, float]
 
     @classmethod
-    def of(cls, manifest: Manifest) -> VersionSummary:
-        """The summary of a manifest."""
-        return cls.model_validate(manifest)
+    def of(cls, entry: Entry) -> VersionSummary:
+        """The summary of an entry."""
+        return cls(**_summary(entry))
+
+
+class VersionDetail(VersionSummary):
+    """A version, every file of it verified."""
+
+    manifest: Manifest | None
+
+    @classmethod
+    def of(cls, entry: Entry) -> VersionDetail:
+        """The whole of an entry."""
+        return cls(**_summary(entry), manifest=entry.manifest)
+
+
+class RefusedCandidate(_Schema):
+    """What the guard did not let serve."""
+
+    at: datetime
+    parent: int | None
+    method: str
+    reasons: tuple[str, ...]
+    metrics: dict[str, float]
+
+    @classmethod
+    def of(cls, refusal: Refusal) -> RefusedCandidate:
+        """A refusal without the rest of its draft."""
+        draft = refusal.draft
+        return cls(
+            at=refusal.at,
+            parent=draft.parent,
+            method=draft.method,
+            reasons=refusal.reasons,
+            metrics=draft.metrics,
+        )
+
+
+class History(_Schema):
+    """The answer of GET /v1/versions."""
+
+    serving: int | None = Field(
+        description="What the pointer says; a process may be a poll behind."
+    )
+    held: bool = Field(description="Nothing is promoted until a version is activated without hold.")
+    versions: tuple[VersionSummary, ...] = Field(description="Oldest first.")
+    before: int | None = Field(
+        description="Ask with `before` of this for older ones; null: no more."
+    )
+    refused: tuple[RefusedCandidate, ...] = Field(description="By the guard, oldest first.")
+
+
+class Activated(_Schema):
+    """The answer of an activation; every process follows within its poll interval."""
+
+    model_version: int
+    held: bool
+    sequence: int
+
+
+class Pinned(_Schema):
+    """The answer of a pin or its removal."""
+
+    id: int
+    pinned: bool
+
+
+def _summary(entry: Entry) -> dict[str, Any]:
+    manifest = entry.manifest
+    return {
+        "id": entry.id,
+        "condition": entry.condition,
+        "serving": entry.serving,
+        "pinned": entry.pinned,
+        "signed": None if manifest is None else manifest.signature is not None,
+        "code": entry.code or None,
+        "reason": entry.reason or None,
+        "parent": None if manifest is None else manifest.parent,
+        "method": None if manifest is None else manifest.method,
+        "created_at": None if manifest is None else manifest.created_at,
+        "metrics": {} if manifest is None else manifest.metrics,
+    }
 
 
 class Model(_Schema):
@@ -135,6 +224,7 @@ class Model(_Schema):
     created_at: datetime
     ready_since: datetime = Field(description="When this process began to serve it.")
     refused: str | None = Field(description="Why a newer version was not taken, if one was not.")
+    refused_code: str | None = Field(description="The same in a word, as in adaptsvc_swaps_total.")
 
 
 class ErrorBody(_Schema):

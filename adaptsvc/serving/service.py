@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from pathlib import Path
+from typing import Any, cast
 
 import bentoml
 from fastapi import FastAPI
@@ -19,25 +20,30 @@ from starlette.exceptions import HTTPException
 from adaptsvc import config
 from adaptsvc.config import Settings
 from adaptsvc.images import ImageLimits, decode
+from adaptsvc.logs import keep_to_one_line
 from adaptsvc.metrics import Observer, PrometheusObserver, reserve_room
 from adaptsvc.pressure import Alert
 from adaptsvc.processes import end_with_parent
 from adaptsvc.serving.answers import Classifier
 from adaptsvc.serving.app import Computing, create_app
 from adaptsvc.serving.batching import BatchLimits, buckets
+from adaptsvc.serving.door import Door, DoorMiddleware, check_exposure
 from adaptsvc.serving.encoder import Runtime
 from adaptsvc.serving.engine import Engine, EngineLimits
 from adaptsvc.serving.feedback import LabelDesk, add_feedback
 from adaptsvc.serving.gate import Gate, GateLimits
 from adaptsvc.serving.health import CanaryLimits, Health
+from adaptsvc.serving.keys import keys_of
 from adaptsvc.serving.leaving import Leaving
 from adaptsvc.serving.live import Alarm, Live
 from adaptsvc.serving.requests import RequestLimits
 from adaptsvc.serving.sampling import Sampler, SamplingLimits
 from adaptsvc.serving.tensors import add_tensors
+from adaptsvc.serving.versioning import add_versions
 from adaptsvc.serving.waiting import Desk
 from adaptsvc.state import open_state
 from adaptsvc.streaming import open_log
+from adaptsvc.versions.history import Desk as VersionDesk
 from adaptsvc.versions.pointer import Pointer
 from adaptsvc.versions.store import Store
 
@@ -46,6 +52,7 @@ METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # BentoML sets it
 LABEL_BUSY_S = 2.0  # how long a label waits for other writers of the stream, before it is a 503
 LABELS_WAITING = 64  # and how many wait at once
 mounted = FastAPI(openapi_url=None)
+door = Door()  # closed until a service opens it with the keys of its settings
 
 
 @bentoml.asgi_app(mounted)
@@ -56,6 +63,7 @@ class Adaptsvc:
     def __init__(self) -> None:
         settings = config.read()
         logging.getLogger("adaptsvc").setLevel(settings.log_level)
+        keep_to_one_line()
         end_with_parent()
         if directory := os.environ.get(METRICS_DIRECTORY):
             reserve_room(Path(directory), os.getpid())
@@ -77,18 +85,16 @@ class Adaptsvc:
         self._leaving = Leaving(settings.serve.drain_notice_s)
         alert = Alert(settings.slow, settings.serve.slow_s)
         desk = Desk(self._engine, settings.serve.deadline_s, observer=observer, noted=alert.note)
-        limits = RequestLimits(
-            settings.images.max_bytes, settings.serve.max_images, settings.serve.max_body_bytes
-        )
+        limits = request_limits(settings)
         classifier = Classifier(observer, sample=self._sampler.offer)
-        served = create_app(
-            self._live, state.store, desk=desk, classifier=classifier, limits=limits
-        )
+        served = create_app(self._live, desk=desk, classifier=classifier, limits=limits)
         add_tensors(served, self._live, desk, limits, self._health.unproven)
+        add_versions(served, VersionDesk(state.store, state.lasting, state.pins), door)
         add_feedback(served, self._live, self._labels, Computing(1, LABELS_WAITING))
         gate = GateLimits(settings.serve.open_requests, settings.serve.body_s)
         served.add_middleware(Gate, limits=gate, observer=observer, leaving=self._leaving)
         mounted.mount("/", served)
+        open_door(settings, observer)
         self._live.poll()
         self._start()
         self._unwatch = state.watch(self._alarm.ring)
@@ -166,6 +172,22 @@ def health_of(settings: Settings, engine: Engine, observer: Observer) -> Health:
     return Health(engine, limits, observer=observer)
 
 
+# BentoML's own routes are behind it too.
+cast(Any, Adaptsvc).add_asgi_middleware(DoorMiddleware, door=door)
+
+
+def open_door(settings: Settings, observer: Observer) -> None:
+    """Let in whoever the settings name.
+
+    Raises:
+        ConfigError: strangers could connect, and there are no keys.
+    """
+    serve, keys = settings.serve, keys_of(settings.serve.keys)
+    check_exposure(serve.host, keys)
+    most_bytes = request_limits(settings).body_bytes
+    door.open(keys, metrics_open=serve.metrics == "open", most_bytes=most_bytes, observer=observer)
+
+
 def sampler_of(settings: Settings, observer: Observer) -> Sampler:
     """What publishes samples, with this process's equal share of the cap."""
     sample = settings.sample
@@ -176,3 +198,9 @@ def sampler_of(settings: Settings, observer: Observer) -> Sampler:
         sample.queue_bytes,
     )
     return Sampler(lambda: open_log(settings), limits, observer)
+
+
+def request_limits(settings: Settings) -> RequestLimits:
+    """What one request may hold."""
+    serve = settings.serve
+    return RequestLimits(settings.images.max_bytes, serve.max_images, serve.max_body_bytes)

@@ -1,7 +1,8 @@
 """What a version says of itself; it knows nothing of files or models.
 
 The manifest carries its own SHA-256 over everything else in it, and the SHA-256 of every other file of the
-version, so that an altered value anywhere is seen.
+version, so that an altered value anywhere is seen. A signature (see adaptsvc.versions.seal) is over the same
+content, so that it covers every file too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from adaptsvc.errors import VersionCorruptError
+from adaptsvc.errors import VersionCorruptError, VersionSchemaError
 
 SCHEMA_VERSION: Literal[1] = 1
 Digest = Field(pattern=r"^[0-9a-f]{64}$")
@@ -100,6 +101,7 @@ class Manifest(Draft):
     created_at: datetime
     files: dict[str, str]
     digest: str = Digest
+    signature: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
 
     @classmethod
     def seal(cls, draft: Draft, **fields: Any) -> Self:
@@ -107,21 +109,37 @@ class Manifest(Draft):
         unsealed = cls(**draft.model_dump(), **fields, digest="0" * 64)
         return unsealed.model_copy(update={"digest": unsealed.content_digest()})
 
+    def canonical(self) -> bytes:
+        """Everything but digest and signature, as JSON that is the same wherever it is written."""
+        content = self.model_dump(mode="json", exclude={"digest", "signature"})
+        return json.dumps(content, sort_keys=True).encode()
+
+    def to_json(self) -> bytes:
+        """As its file holds it."""
+        return self.model_dump_json(indent=1).encode()
+
     def content_digest(self) -> str:
-        """SHA-256 of the canonical JSON of everything but the digest."""
-        content = self.model_dump(mode="json", exclude={"digest"})
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        """SHA-256 of the canonical JSON."""
+        return hashlib.sha256(self.canonical()).hexdigest()
 
 
 def parse(text: str, version: int) -> Manifest:
     """A manifest from its JSON.
 
     Raises:
-        VersionCorruptError: malformed, of another schema, altered, or of another version.
+        VersionSchemaError: of another schema.
+        VersionCorruptError: malformed, altered, or of another version.
     """
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as exc:
+        other = [e["input"] for e in exc.errors() if e["loc"] == ("schema_version",)]
+        if other:
+            raise VersionSchemaError(
+                f"the manifest of version {version} is of schema {str(other[0])[:20]}, this software reads "
+                f"{SCHEMA_VERSION}: activate another version, or use the software that made it",
+                version,
+            ) from exc
         first = exc.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise VersionCorruptError(

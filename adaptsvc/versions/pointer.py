@@ -6,6 +6,7 @@ for the worker that holds the lease.
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from adaptsvc.errors import PromotionConflictError, VersionCorruptError
+from adaptsvc.errors import PromotionConflictError, PromotionHeldError, VersionCorruptError
 from adaptsvc.versions.files import write_atomic
 
 
@@ -25,10 +26,12 @@ class Current:
     Attributes:
         version: the version to serve; None before the first.
         sequence: rises by one with every change, so that going back is seen as a change too.
+        held: nothing is promoted over it until a person activates a version without holding it.
     """
 
     version: int | None
     sequence: int
+    held: bool = False
 
 
 class Pointer(Protocol):
@@ -43,14 +46,15 @@ class Pointer(Protocol):
 
         Raises:
             PromotionConflictError: something else serves.
+            PromotionHeldError: a person holds what serves.
             LeaseLostError: this writer needs a lease, and does not hold it.
         """
         ...
 
-    def force(self, version: int) -> Current:
+    def force(self, version: int, *, hold: bool = False) -> Current:
         """Move to `version` from wherever it is, even from what cannot be read: a person's word.
 
-        The sequence is above any before.
+        The sequence is above any before. With `hold` no promotion succeeds until the next `force` without it.
         """
         ...
 
@@ -84,18 +88,20 @@ class FilePointer:
         with self._locked():
             before = self.read()
             self._fence()
+            if before.held:
+                raise held(version, before.version)
             if before.version != expected:
                 raise conflict(expected, version, before.version)
             return self._write(Current(version, before.sequence + 1))
 
-    def force(self, version: int) -> Current:
+    def force(self, version: int, *, hold: bool = False) -> Current:
         """Move to `version`; see `Pointer`."""
         with self._locked():
             try:
                 sequence = self.read().sequence
             except VersionCorruptError:
                 sequence = int(self._path.stat().st_mtime)  # above any count of changes so far
-            return self._write(Current(version, sequence + 1))
+            return self._write(Current(version, sequence + 1, hold))
 
     def _write(self, current: Current) -> Current:
         write_atomic(self._path, dump(current))
@@ -110,7 +116,7 @@ class FilePointer:
 
 def dump(current: Current) -> bytes:
     """A pointer as JSON."""
-    return json.dumps({"version": current.version, "sequence": current.sequence}).encode()
+    return json.dumps(dataclasses.asdict(current)).encode()
 
 
 def parse(data: bytes, where: str) -> Current:
@@ -121,8 +127,9 @@ def parse(data: bytes, where: str) -> Current:
     """
     try:
         content = json.loads(data)
-        return Current(int(content["version"]), int(content["sequence"]))
-    except (ValueError, KeyError, TypeError, OverflowError) as exc:
+        held = bool(content.get("held", False))  # what was written before there were holds has none
+        return Current(int(content["version"]), int(content["sequence"]), held)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as exc:
         raise corrupt(data, where) from exc
 
 
@@ -139,5 +146,14 @@ def conflict(expected: int | None, version: int, serving: int | None) -> Promoti
     return PromotionConflictError(
         f"version {version} was made from version {expected}, but {serving} serves "
         "by now; make it again from that one",
+        version,
+    )
+
+
+def held(version: int, serving: int | None) -> PromotionHeldError:
+    """What a writer is told that would promote over a version that a person holds."""
+    return PromotionHeldError(
+        f"version {version} was not promoted: version {serving} serves and is held; let go of it with "
+        f"'adaptsvc versions activate {serving}'",
         version,
     )

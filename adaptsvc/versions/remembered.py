@@ -48,9 +48,9 @@ class Remembered:
         """See `Pointer`; nothing is remembered before it is read."""
         return self._pointer.compare_and_set(expected, version)
 
-    def force(self, version: int) -> Current:
+    def force(self, version: int, *, hold: bool = False) -> Current:
         """See `Pointer`; nothing is remembered before it is read."""
-        return self._pointer.force(version)
+        return self._pointer.force(version, hold=hold)
 
     def _remember(self, current: Current) -> None:
         self._last = current

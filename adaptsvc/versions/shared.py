@@ -8,16 +8,19 @@ in the folder serves when the depot is out of reach. Refused candidates stay on 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from adaptsvc.errors import StateError, VersionCorruptError
+from pydantic import ValidationError
+
+from adaptsvc.errors import StateError, VersionCorruptError, VersionNotFoundError
 from adaptsvc.types import Tensors
 from adaptsvc.versions.base import Base
 from adaptsvc.versions.delta import Head
 from adaptsvc.versions.manifest import Draft, Manifest
-from adaptsvc.versions.store import MANIFEST, Version, VersionStore
+from adaptsvc.versions.refusals import REASON, Refusal, parse_refusal
+from adaptsvc.versions.store import BASE_GRACE_S, MANIFEST, Version, VersionStore
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,38 @@ class Depot(Protocol):
             LeaseLostError: this writer needs a lease, and does not hold it.
             VersionTooLargeError: it is over the cap.
         """
+        ...
+
+    def pruned(self) -> list[int]:
+        """Every version of which only the manifest is left, ascending."""
+        ...
+
+    def prune(self, version: int) -> bool:
+        """Delete all of a version but its manifest; False where it serves, is pinned, or is not there.
+
+        Raises:
+            LeaseLostError: this writer needs a lease, and does not hold it.
+        """
+        ...
+
+    def bury(self, version: int, manifest: bytes) -> None:
+        """Keep the manifest of a version that was pruned; nothing happens when there is one."""
+        ...
+
+    def replace_manifest(self, version: int, manifest: bytes) -> None:
+        """Put another manifest in the place of a version's: the same, signed."""
+        ...
+
+    def prune_bases(self, used: Collection[str], grace_s: float) -> list[str]:
+        """Delete the bases that are not used, but for those put there since so many seconds."""
+        ...
+
+    def note_refusal(self, record: bytes) -> None:
+        """Remember why a candidate was refused; the oldest of many are forgotten."""
+        ...
+
+    def refusals(self) -> list[bytes]:
+        """The records of refused candidates, oldest first."""
         ...
 
     def find_base(self, fingerprint: str) -> str | None:
@@ -135,12 +170,55 @@ class SharedStore:
         return manifest
 
     def refuse(self, draft: Draft, delta: Tensors, head: Head, reasons: Sequence[str]) -> Path:
-        """Keep a refused candidate, here only."""
-        return self._local.refuse(draft, delta, head, reasons)
+        """Keep a refused candidate here; its reasons go to the depot, if that can be reached."""
+        folder = self._local.refuse(draft, delta, head, reasons)
+        try:
+            self._depot.note_refusal((folder / REASON).read_bytes())
+        except StateError as exc:
+            log.warning("the other machines do not see why a candidate was refused: %s", exc)
+        return folder
 
     def refused(self) -> list[Path]:
         """The folders of candidates refused here, oldest first."""
         return self._local.refused()
+
+    def refusals(self) -> list[Refusal]:
+        """Why candidates were refused, anywhere; those refused here when the depot is out of reach."""
+        try:
+            return [parse_refusal(record) for record in self._depot.refusals()]
+        except (StateError, ValidationError) as exc:
+            log.warning("only what was refused here is known: %s", exc)
+            return self._local.refusals()
+
+    def pruned(self) -> list[int]:
+        """Every version of which only the manifest is left, ascending."""
+        try:
+            return self._depot.pruned()
+        except StateError:
+            return self._local.pruned()
+
+    def prune(self, version: int) -> bool:
+        """Delete a version's weights everywhere; other machines delete their copies with their next load."""
+        done = self._depot.prune(version)
+        if done and (manifest := self._depot.manifest(version)):
+            self._local.bury(version, manifest)
+        return done
+
+    def prune_bases(self) -> list[str]:
+        """Delete the bases that no version is a delta to, but for the youngest; their digests."""
+        used = {self.manifest(version).base for version in self._depot.ids()}
+        self._local.prune_bases()
+        return self._depot.prune_bases(used, BASE_GRACE_S)
+
+    def sign(self, version: int) -> Manifest:
+        """Sign a version here and in the depot; see `VersionStore.sign`."""
+        if version not in (*self._local.ids(), *self._local.pruned()):
+            raise VersionNotFoundError(
+                f"version {version} is not on this machine; sign it on one that has it", version
+            )
+        signed = self._local.sign(version)
+        self._depot.replace_manifest(version, signed.to_json())
+        return signed
 
     def ids(self) -> list[int]:
         """Every published version, ascending; those that are here when the depot is out of reach."""
@@ -155,7 +233,7 @@ class SharedStore:
         Raises:
             StateError: the version is not here, and the depot is out of reach.
         """
-        if version not in self._local.ids():
+        if version not in (*self._local.ids(), *self._local.pruned()):
             self._fetch(version)
         return self._local.manifest(version)
 
@@ -169,6 +247,7 @@ class SharedStore:
         """
         try:
             published = self._depot.manifest(version)
+            self._sweep()
         except StateError:
             if version not in self._local.ids():
                 raise
@@ -200,7 +279,12 @@ class SharedStore:
         """
         missing: int | None = version
         while missing is not None and self._depot.manifest(missing) is None:
-            manifest = self._local.load(missing).manifest
+            manifest = self._local.manifest(missing)
+            if missing in self._local.pruned():
+                self._depot.bury(missing, manifest.to_json())
+                missing = manifest.parent
+                continue
+            self._local.load(missing)
             if (self.root / "base" / manifest.base).is_dir():
                 self._depot.put_base(self._local.base(manifest.base))
             self._depot.put(missing, self._local.files(missing))
@@ -211,8 +295,17 @@ class SharedStore:
         return self._depot.reserve(max(self._local.ids(), default=-1))
 
     def _fetch(self, version: int) -> None:
-        if files := self._depot.files(version):
+        files = self._depot.files(version)
+        if set(files) == {MANIFEST}:
+            self._local.bury(version, files[MANIFEST])
+        elif files:
             self._local.take(version, files)
+
+    def _sweep(self) -> None:
+        """Delete the weights here of what was pruned in the depot."""
+        for version in set(self._local.ids()).intersection(self._depot.pruned()):
+            if manifest := self._depot.manifest(version):
+                self._local.bury(version, manifest)
 
     def _fetch_over(self, version: int) -> None:
         """Fetch a version whose copy here, if there is one, differs; what was altered there stays there."""

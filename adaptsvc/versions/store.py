@@ -4,37 +4,34 @@ It knows nothing of which version serves.
 
     base/<sha256>/      model.onnx  model.data  preprocess.json  [tuned.safetensors]
     versions/000012/    manifest.json  delta.safetensors  head.safetensors  [round.json]
-    refused/            like versions/, with reason.json; kept for inspection, never served
+    pruned/000007.json  the manifest of a version whose weights were deleted
+    refused/            candidates with their reasons (see adaptsvc.versions.refusals), never served
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
-from uuid import uuid4
+from typing import Protocol
 
-from adaptsvc.errors import VersionCorruptError, VersionNotFoundError
+from adaptsvc.errors import VersionCorruptError, VersionNotFoundError, VersionPrunedError
 from adaptsvc.types import Tensors
 from adaptsvc.versions import delta as tensors
 from adaptsvc.versions.base import Base, description_of, digest_of, read_base
 from adaptsvc.versions.delta import Head
 from adaptsvc.versions.files import staging, sync_directory, sync_tree, write_atomic
 from adaptsvc.versions.manifest import Draft, Manifest, parse
+from adaptsvc.versions.refusals import Refusal, Refusals
+from adaptsvc.versions.seal import Seal
 
-DELTA, HEAD, MANIFEST, REASON = (
-    "delta.safetensors",
-    "head.safetensors",
-    "manifest.json",
-    "reason.json",
-)
+DELTA, HEAD, MANIFEST = "delta.safetensors", "head.safetensors", "manifest.json"
 RECORD = "round.json"  # only of versions that were learned: what their round was made of
-REFUSED_KEPT = 20
+BASE_GRACE_S = 3600.0  # a base younger than this may be about to get its version
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +60,12 @@ class Store(Protocol):
     ) -> Manifest: ...
     def refuse(self, draft: Draft, delta: Tensors, head: Head, reasons: Sequence[str]) -> Path: ...
     def refused(self) -> list[Path]: ...
+    def refusals(self) -> list[Refusal]: ...
     def ids(self) -> list[int]: ...
+    def pruned(self) -> list[int]: ...
+    def prune(self, version: int) -> bool: ...
+    def prune_bases(self) -> list[str]: ...
+    def sign(self, version: int) -> Manifest: ...
     def manifest(self, version: int) -> Manifest: ...
     def load(self, version: int) -> Version: ...
     def record(self, version: int) -> bytes: ...
@@ -77,6 +79,7 @@ class VersionStore:
         root: created when missing.
         clock: for `created_at`.
         fence: raises when this writer may not publish; by default every writer may.
+        seal: signs what is published, and checks what is read.
     """
 
     def __init__(
@@ -85,13 +88,16 @@ class VersionStore:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         fence: Callable[[], None] = lambda: None,
+        seal: Seal | None = None,
     ) -> None:
         self.root = root
         self._clock = clock
         self._fence = fence
+        self._seal = seal or Seal()
         self._bases: dict[str, Base] = {}
-        for name in ("base", "versions", "refused"):
+        for name in ("base", "versions", "pruned"):
             (root / name).mkdir(parents=True, exist_ok=True)
+        self._refusals = Refusals(root / "refused")
 
     def add_base(self, export: Callable[[Path], None]) -> Base:
         """Store what `export` writes into an empty folder, under its digest."""
@@ -159,14 +165,17 @@ class VersionStore:
             LeaseLostError: this writer needs a lease, and does not hold it.
         """
         with staging(self.root / "versions") as content:
-            files = _write_tensors(content, delta, head)
-            if record:
-                write_atomic(content / RECORD, record)
-                files[RECORD] = hashlib.sha256(record).hexdigest()
+            written = _tensor_files(delta, head) | ({RECORD: record} if record else {})
+            for name, data in written.items():
+                write_atomic(content / name, data)
+            files = {name: hashlib.sha256(data).hexdigest() for name, data in written.items()}
             while True:
-                version = next_id() if next_id else max(self.ids(), default=-1) + 1
-                manifest = Manifest.seal(draft, id=version, created_at=self._clock(), files=files)
-                write_atomic(content / MANIFEST, manifest.model_dump_json(indent=1).encode())
+                taken = (*self.ids(), *self.pruned())
+                version = next_id() if next_id else max(taken, default=-1) + 1
+                manifest = self._seal.sign(
+                    Manifest.seal(draft, id=version, created_at=self._clock(), files=files)
+                )
+                write_atomic(content / MANIFEST, manifest.to_json())
                 sync_tree(content)
                 self._fence()
                 if self._put_in_place(content, version):
@@ -183,6 +192,7 @@ class VersionStore:
             VersionCorruptError: a file is missing or altered; nothing was stored.
         """
         manifest = parse(str(files.get(MANIFEST, b""), errors="replace"), version)
+        self._seal.check(manifest)
         names = [name for name in (DELTA, HEAD, RECORD) if name != RECORD or name in manifest.files]
         for name in names:
             _check(manifest, name, files.get(name, b""))
@@ -219,41 +229,80 @@ class VersionStore:
 
     def refuse(self, draft: Draft, delta: Tensors, head: Head, reasons: Sequence[str]) -> Path:
         """Keep a candidate the guard refused, with its reasons; the oldest of many go."""
-        now = self._clock()
-        with staging(self.root / "refused") as content:
-            _write_tensors(content, delta, head)
-            record: dict[str, Any] = {
-                "reasons": list(reasons),
-                "at": now.isoformat(),
-                "draft": draft.model_dump(mode="json"),
-            }
-            (content / REASON).write_text(json.dumps(record, indent=1))
-            target = self.root / "refused" / f"{now:%Y%m%dT%H%M%S.%fZ}-{uuid4().hex[:8]}"
-            content.rename(target)
-        for old in self.refused()[:-REFUSED_KEPT]:
-            for file in old.iterdir():
-                file.unlink()
-            old.rmdir()
-        return target
+        return self._refusals.add(draft, reasons, self._clock(), _tensor_files(delta, head))
 
     def refused(self) -> list[Path]:
         """The folders of refused candidates, oldest first."""
-        return sorted(p for p in (self.root / "refused").iterdir() if not p.name.startswith("."))
+        return self._refusals.folders()
+
+    def refusals(self) -> list[Refusal]:
+        """Why candidates were refused, oldest first."""
+        return self._refusals.read()
 
     def ids(self) -> list[int]:
-        """Every published version, ascending."""
+        """Every published version that has its weights, ascending."""
         folders = (self.root / "versions").iterdir()
         return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
 
+    def pruned(self) -> list[int]:
+        """Every version of which only the manifest is left, ascending."""
+        here = set(self.ids())
+        names = (path.stem for path in (self.root / "pruned").glob("*.json"))
+        return sorted(int(name) for name in names if name.isdigit() and int(name) not in here)
+
+    def prune(self, version: int) -> bool:
+        """Delete a version's weights; its manifest stays. False where it had none.
+
+        Raises:
+            LeaseLostError: this writer needs a lease, and does not hold it.
+        """
+        self._fence()
+        manifest = self.files(version).get(MANIFEST)
+        if manifest is not None:
+            self.bury(version, manifest)
+        return manifest is not None
+
+    def bury(self, version: int, manifest: bytes) -> None:
+        """Keep the manifest of a version, and nothing else of it."""
+        write_atomic(self._buried(version), manifest)
+        self.drop(version)
+
+    def prune_bases(self) -> list[str]:
+        """Delete the bases that no version is a delta to, but for the youngest; their digests."""
+        gone = []
+        for directory in sorted((self.root / "base").glob("[0-9a-f]*")):
+            if time.time() - directory.stat().st_mtime > BASE_GRACE_S:
+                self.discard_base(directory.name)
+                gone += [] if directory.exists() else [directory.name]
+        return gone
+
+    def sign(self, version: int) -> Manifest:
+        """Sign a version that is sound as it is, whoever made it: a person's word.
+
+        Raises:
+            VersionError: there is none, or it is damaged.
+        """
+        manifest, kept = self._parsed(version), self._directory(version)
+        for name in manifest.files if kept.exists() else ():
+            self._verified(manifest, name)
+        signed = self._seal.sign(manifest)
+        write_atomic(kept / MANIFEST if kept.exists() else self._buried(version), signed.to_json())
+        return signed
+
     def manifest(self, version: int) -> Manifest:
-        """One manifest, its own digest verified.
+        """One manifest, its own digest and signature verified; also of a version that was pruned.
 
         Raises:
             VersionNotFoundError: no such version.
-            VersionCorruptError: as `adaptsvc.versions.manifest.parse`.
+            VersionCorruptError: as `adaptsvc.versions.manifest.parse`, or not signed.
         """
+        manifest = self._parsed(version)
+        self._seal.check(manifest)
+        return manifest
+
+    def _parsed(self, version: int) -> Manifest:
         try:
-            text = (self._directory(version) / MANIFEST).read_text(encoding="utf-8")
+            text = self._manifest_text(version)
         except FileNotFoundError as exc:
             known = self.ids()
             if version in known:
@@ -269,14 +318,26 @@ class VersionStore:
             ) from exc
         return parse(text, version)
 
+    def _manifest_text(self, version: int) -> str:
+        path = self._directory(version)
+        if not path.exists() and self._buried(version).exists():
+            return self._buried(version).read_text(encoding="utf-8")
+        return (path / MANIFEST).read_text(encoding="utf-8")
+
     def load(self, version: int) -> Version:
         """One version, every digest verified.
 
         Raises:
-            VersionNotFoundError: no such version.
-            VersionCorruptError: a file is missing, truncated or altered.
+            VersionNotFoundError: no such version, or it was pruned.
+            VersionCorruptError: a file is missing, truncated or altered, or it is not signed.
         """
         manifest = self.manifest(version)
+        if not self._directory(version).exists():
+            raise VersionPrunedError(
+                f"the weights of version {version} were deleted to keep versions.keep of them; expected one "
+                "that is kept: pin a version before that, and activate another one now",
+                version,
+            )
         content = {name: self._verified(manifest, name) for name in (DELTA, HEAD)}
         return Version(
             manifest,
@@ -316,6 +377,9 @@ class VersionStore:
     def _directory(self, version: int) -> Path:
         return self.root / "versions" / f"{version:06d}"
 
+    def _buried(self, version: int) -> Path:
+        return self.root / "pruned" / f"{version:06d}.json"
+
 
 def _check(manifest: Manifest, name: str, data: bytes) -> None:
     found, expected = hashlib.sha256(data).hexdigest(), manifest.files.get(name)
@@ -327,8 +391,5 @@ def _check(manifest: Manifest, name: str, data: bytes) -> None:
         )
 
 
-def _write_tensors(directory: Path, delta: Tensors, head: Head) -> dict[str, str]:
-    content = {DELTA: tensors.to_bytes(delta), HEAD: head.to_bytes()}
-    for name, data in content.items():
-        write_atomic(directory / name, data)
-    return {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
+def _tensor_files(delta: Tensors, head: Head) -> dict[str, bytes]:
+    return {DELTA: tensors.to_bytes(delta), HEAD: head.to_bytes()}

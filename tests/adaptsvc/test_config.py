@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from adaptsvc.config import Settings, fields, read
 from adaptsvc.cores import usable_cores
 from adaptsvc.errors import ConfigError
+from adaptsvc.state import seal_of
 
 WriteYaml: TypeAlias = Callable[[str], None]
 OUT_OF_RANGE = [
@@ -234,7 +236,8 @@ def test_every_field_can_be_set_from_the_environment(monkeypatch: pytest.MonkeyP
         value: object = default
         for part in key.split("."):
             value = getattr(value, part)
-        text = '["cat", "dog"]' if key == "classes" else str(value)
+        value = ("cat", "dog") if key == "classes" else value
+        text = json.dumps(value) if isinstance(value, tuple) else str(value)
         monkeypatch.setenv("ADAPTSVC_" + key.replace(".", "__").upper(), text)
     assert read() == default.model_copy(update={"classes": ("cat", "dog")})
 
@@ -267,3 +270,47 @@ def test_a_password_that_is_no_text_is_not_shown(write_yaml: WriteYaml) -> None:
         read()
     assert "918273" not in str(raised.value)
     assert "5551212" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["cat\n2026 INFO forged", "cat\x1b[2J", "", " ", "x" * 201, "\u2028cat"]
+)
+def test_a_class_name_that_cannot_be_printed_or_is_too_long_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("ADAPTSVC_CLASSES", json.dumps(["dog", name]))
+    with pytest.raises(ConfigError, match="expected printable class names") as raised:
+        read()
+    assert str(raised.value).isprintable()
+
+
+def test_a_class_name_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADAPTSVC_CLASSES", '["dog", "dog"]')
+    with pytest.raises(ConfigError, match="each class name once"):
+        read()
+
+
+@pytest.mark.parametrize("keys", ["short", "k" * 32 + " short"])
+def test_a_short_signing_key_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, keys: str
+) -> None:
+    monkeypatch.setenv("ADAPTSVC_VERSIONS__SIGNING_KEYS", keys)
+    with pytest.raises(ConfigError, match="at least 32 characters a key") as raised:
+        seal_of(read().versions)
+    assert "short" not in str(raised.value)
+
+
+def test_signing_keys_come_from_a_file_too_and_not_from_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text("a" * 32 + "\n" + "b" * 32 + "\n")
+    monkeypatch.setenv("ADAPTSVC_VERSIONS__SIGNING_KEYS_FILE", str(file))
+    assert read().versions.keys() == ("a" * 32, "b" * 32)
+    monkeypatch.setenv("ADAPTSVC_VERSIONS__SIGNING_KEYS", "c" * 32)
+    with pytest.raises(ConfigError, match="or the file, not both"):
+        seal_of(read().versions)
+    monkeypatch.delenv("ADAPTSVC_VERSIONS__SIGNING_KEYS")
+    file.unlink()
+    with pytest.raises(ConfigError, match="No such file"):
+        seal_of(read().versions)

@@ -67,8 +67,12 @@ EVENTS: dict[str, tuple[Callable[[Observer], None], list[Change]]] = {
         ],
     ),
     "swap_failed": (
-        lambda observer: observer.swap_failed(),
-        [("adaptsvc_swaps_total", {"outcome": "refused"}, 1)],
+        lambda observer: observer.swap_failed("altered"),
+        [("adaptsvc_swaps_total", {"outcome": "altered"}, 1)],
+    ),
+    "denied": (
+        lambda observer: observer.denied("no_key"),
+        [("adaptsvc_denied_total", {"why": "no_key"}, 1)],
     ),
     "sampled": (
         lambda observer: observer.sampled("queue_full", 3),

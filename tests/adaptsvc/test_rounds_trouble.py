@@ -12,7 +12,7 @@ from adaptsvc.adapt.window import Sample
 from adaptsvc.bootstrap import Ready
 from adaptsvc.config import Settings
 from adaptsvc.errors import ModelError, StateUnavailableError
-from adaptsvc.rounds import StopRound
+from adaptsvc.rounds import Rounds, StopRound
 from adaptsvc.trust.patience import Patience
 from tests.adaptsvc.rounds_bench import (
     COLLAPSE,
@@ -253,3 +253,40 @@ def test_a_model_that_cannot_be_exported_fails_the_round_alone(
     bench.start(tune={**TUNE, "trained": "last-block"})
     done = bench.teach(coloured())
     assert (done.outcome, done.reasons) == ("failed", ("a layer has no counterpart",))
+
+
+@VIT
+def test_while_a_person_holds_what_serves_rounds_are_skipped_and_learning_goes_on_after(
+    bench: Bench, window: Samples
+) -> None:
+    bench.ready.pointer.force(0, hold=True)
+    for done in (bench.look(window), bench.teach(coloured())):
+        assert (done.outcome, done.reasons) == ("skipped", ("held_by_a_person",))
+    assert (bench.serving, bench.ready.store.ids()) == (0, [0])
+    bench.ready.pointer.force(0)
+    assert bench.look(window).outcome == "promoted"
+
+
+@VIT
+def test_a_hold_that_comes_during_a_round_keeps_its_candidate_from_serving(
+    bench: Bench, window: Samples
+) -> None:
+    def hold() -> None:
+        bench.ready.pointer.force(0, hold=True)
+
+    rounds = Rounds(bench.rounds._parts, bench.settings, between_steps=hold)
+    for sample in window:
+        bench.intake.window.add(sample)
+    done = rounds.run("images", bench.intake)
+    assert (done.outcome, bench.serving) == ("conflict", 0)
+    assert "is held" in done.reasons[0]
+
+
+@VIT
+def test_going_back_passes_over_a_parent_that_was_pruned(bench: Bench, window: Samples) -> None:
+    for _ in range(3):
+        bench.look(window)
+    assert bench.serving == 3
+    bench.ready.store.prune(2)
+    bench.rounds._go_back(3, to_zero_shot=False)
+    assert bench.serving == 1

@@ -116,3 +116,23 @@ def test_a_version_too_large_for_the_shared_state_is_a_failed_round(
     drain(bench.worker)
     assert (bench.observer.rounds, bench.serving) == (["failed"], 0)
     assert "at most 8 go to Redis" in bench.events()[0]["reasons"][0]
+
+
+@VIT
+def test_old_versions_are_pruned_after_each_promotion_and_with_retention_and_no_failure_ends_it(
+    bench: Bench, png: Callable[[int], bytes]
+) -> None:
+    seen: list[int | None] = []
+
+    def prune() -> None:
+        seen.append(bench.serving)
+        raise StateUnavailableError("gone")
+
+    bench.prune = prune
+    bench.worker.run_once(1000.0)
+    assert seen == [0], "with the first retention"
+    bench.send(pictures(png, 16))
+    drain(bench.worker, 1001.0)
+    assert seen == [0, 1], "after the promotion"
+    bench.worker.run_once(1001.0 + bench.settings.stream.retention_interval_s)
+    assert seen == [0, 1, 1]

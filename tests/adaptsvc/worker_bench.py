@@ -59,6 +59,7 @@ class Bench:
         self.stop = threading.Event()
         self.check_lease: Callable[[], None] = lambda: None
         self.give_way: Callable[[threading.Event], object] = lambda _stop: None
+        self.prune: Callable[[], object] = lambda: None
         self.worker = self.start()
 
     def start(self) -> Worker:
@@ -76,6 +77,7 @@ class Bench:
             enforce_retention=lambda now: self.enforce_retention(now),
             check_lease=lambda: self.check_lease(),
             give_way=lambda stop: self.give_way(stop),
+            prune=lambda: self.prune(),
         )
         worker = Worker(parts, self.settings, self.stop)
         worker.restore()

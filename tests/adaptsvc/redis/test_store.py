@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +24,11 @@ from adaptsvc.redis import depot as depot_module
 from adaptsvc.redis.depot import RedisDepot
 from adaptsvc.redis.lease import NoLease, RedisLease
 from adaptsvc.redis.link import Link
+from adaptsvc.redis.pins import RedisPins
+from adaptsvc.redis.pointer import RedisPointer
 from adaptsvc.sections import StateSettings
 from adaptsvc.versions.lease import Lease
+from adaptsvc.versions.seal import Seal
 from adaptsvc.versions.shared import SharedStore
 from adaptsvc.versions.store import VersionStore
 from tests.adaptsvc.versions.contract_store import (
@@ -45,10 +50,13 @@ def machine(tmp_path: Path, open_link: Callable[..., Link]) -> Machine:
     numbers = itertools.count()
 
     def make(
-        folder: str = "", settings: StateSettings | None = None, lease: RedisLease | None = None
+        folder: str = "",
+        settings: StateSettings | None = None,
+        lease: RedisLease | None = None,
+        seal: Seal | None = None,
     ) -> SharedStore:
         link = open_link(settings) if settings else open_link()
-        local = VersionStore(tmp_path / (folder or f"machine-{next(numbers)}"))
+        local = VersionStore(tmp_path / (folder or f"machine-{next(numbers)}"), seal=seal)
         depot = RedisDepot(link, lease or NoLease(link), settings or StateSettings())
         return SharedStore(local, depot)
 
@@ -56,7 +64,7 @@ def machine(tmp_path: Path, open_link: Callable[..., Link]) -> Machine:
 
 
 @pytest.fixture
-def store_bench(machine: Machine, link: Link) -> StoreBench:
+def store_bench(machine: Machine, link: Link, tmp_path: Path) -> StoreBench:
     def fenced(lease: Lease) -> SharedStore:
         assert isinstance(lease, RedisLease)
         return machine(lease=lease)
@@ -66,7 +74,19 @@ def store_bench(machine: Machine, link: Link) -> StoreBench:
         lease=lambda: RedisLease(link, 60),
         fenced=fenced,
         lose=lambda: link.call(lambda client: client.delete(link.key("lease"))),
+        age=lambda digest: age(link, tmp_path, digest),
+        sealed=lambda seal, root=None: machine(folder=root.name if root else "", seal=seal),
     )
+
+
+def age(link: Link, machines: Path, digest: str) -> None:
+    """A base has been there for a day, in Redis and on every machine."""
+    key = link.key("bases")
+    description = json.loads(link.call(lambda client: client.hget(key, digest)))  # type: ignore[arg-type]
+    text = json.dumps({**description, "at": 0.0})
+    link.call(lambda client: client.hset(key, digest, text))
+    for directory in machines.glob(f"*/base/{digest}"):
+        os.utime(directory, (0, 0))
 
 
 class TestSharedStore(StoreContract):
@@ -394,3 +414,38 @@ def test_what_is_there_is_not_put_there_again(machine: Machine) -> None:
 def test_what_is_nowhere_cannot_be_shared(machine: Machine) -> None:
     with pytest.raises(VersionNotFoundError):
         machine().share(0)
+
+
+def test_redis_itself_keeps_what_serves_and_what_is_pinned(machine: Machine, link: Link) -> None:
+    store = machine()
+    for _ in range(3):
+        store.publish(draft(), DELTA, head())
+    RedisPointer(link, NoLease(link)).force(1)
+    RedisPins(link).add(0)
+    assert [store.prune(version) for version in range(4)] == [False, False, True, False]
+    assert store.ids() == [0, 1]
+
+
+def test_a_machine_brings_back_the_line_of_descent_with_what_was_pruned_of_it(
+    machine: Machine, link: Link
+) -> None:
+    here = machine()
+    for parent in (None, 0, 1):
+        here.publish(draft(parent=parent), DELTA, head())
+    here.prune(1)
+    forget(link)
+    here.share(2)
+    there = machine()
+    assert (there.ids(), there.pruned()) == ([0, 2], [1])
+    assert there.manifest(1).parent == 0
+
+
+def test_the_copies_on_other_machines_go_with_their_next_load(machine: Machine) -> None:
+    here, there = machine(), machine()
+    for _ in range(2):
+        here.publish(draft(), DELTA, head())
+        there.load(here.ids()[-1])
+    here.prune(0)
+    assert there.root.joinpath("versions", "000000").exists()
+    there.load(1)
+    assert not there.root.joinpath("versions", "000000").exists()

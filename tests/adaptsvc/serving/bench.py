@@ -18,6 +18,7 @@ from adaptsvc.metrics import Observer
 from adaptsvc.serving.answers import Classifier
 from adaptsvc.serving.app import create_app
 from adaptsvc.serving.batching import BatchLimits
+from adaptsvc.serving.door import Door
 from adaptsvc.serving.encoder import Encoder, Runtime
 from adaptsvc.serving.engine import Engine, EngineLimits
 from adaptsvc.serving.gate import Gate, GateLimits
@@ -25,7 +26,10 @@ from adaptsvc.serving.live import Live
 from adaptsvc.serving.predictor import Predictor
 from adaptsvc.serving.requests import RequestLimits
 from adaptsvc.serving.tensors import add_tensors
+from adaptsvc.serving.versioning import add_versions
 from adaptsvc.serving.waiting import Desk
+from adaptsvc.versions.history import Desk as History
+from adaptsvc.versions.pins import FilePins
 from adaptsvc.versions.pointer import FilePointer
 from adaptsvc.versions.store import VersionStore
 
@@ -97,12 +101,14 @@ class Stand:
             observer=self.observer,
         )
 
-    def app(self) -> FastAPI:
+    def app(self, door: Door | None = None) -> FastAPI:
         """The application; the engine has to be started."""
         limits = RequestLimits(LIMITS.max_bytes, self.max_images, 200_000)
         desk = Desk(self.engine, self.deadline_s, observer=self.observer)
         classifier = Classifier(self.observer, sample=self.sample)
-        app = create_app(self.live, self.store, desk=desk, classifier=classifier, limits=limits)
+        app = create_app(self.live, desk=desk, classifier=classifier, limits=limits)
+        history = History(self.store, self.pointer, FilePins(self.settings.pins))
+        add_versions(app, history, door or Door())
         add_tensors(app, self.live, desk, limits, lambda: self.problem)
         app.add_middleware(Gate, limits=self.gate, observer=self.observer, leaving=self.leaving)
         return app

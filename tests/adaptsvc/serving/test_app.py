@@ -180,10 +180,6 @@ def test_the_model_says_what_serves(client: TestClient) -> None:
     assert body["refused"] is None
 
 
-def test_the_history_lists_every_version(client: TestClient) -> None:
-    assert [entry["id"] for entry in client.get("/v1/versions").json()] == [0]
-
-
 def test_the_openapi_document_describes_both_body_forms(client: TestClient) -> None:
     document = client.get("/v1/openapi.json").json()
     content = document["paths"]["/v1/classify"]["post"]["requestBody"]["content"]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from adaptsvc.config import Settings
-from adaptsvc.metrics import Observer
+from adaptsvc.metrics import Observer, SwapFailure
 from adaptsvc.serving import live as live_module
 from adaptsvc.serving.encoder import Runtime, build
 from adaptsvc.serving.live import Alarm, Live
@@ -22,6 +22,7 @@ from adaptsvc.types import Tensors, UInt8
 from adaptsvc.versions.delta import Head
 from adaptsvc.versions.manifest import Draft, Manifest
 from adaptsvc.versions.pointer import Current, FilePointer, dump
+from adaptsvc.versions.seal import Seal
 from adaptsvc.versions.store import VersionStore
 
 
@@ -29,12 +30,14 @@ class Recorder(Observer):
     def __init__(self) -> None:
         self.swaps: list[int] = []
         self.failures = 0
+        self.codes: list[SwapFailure] = []
 
     def swapped(self, version: int, seconds: float) -> None:
         self.swaps.append(version)
 
-    def swap_failed(self) -> None:
+    def swap_failed(self, why: SwapFailure) -> None:
         self.failures += 1
+        self.codes.append(why)
 
 
 class Fixture:
@@ -166,6 +169,7 @@ def test_a_damaged_version_is_refused_with_its_reason_and_the_old_one_serves_on(
     assert fixture.observer.failures == 1
     assert fixture.live.refusal is not None
     assert f"version {version}" in fixture.live.refusal
+    assert fixture.observer.codes == ["altered"] == [fixture.live.refusal_code]
 
 
 def test_a_refused_version_is_tried_again_later_and_counted_once(
@@ -199,6 +203,37 @@ def test_a_version_whose_answers_differ_from_its_self_test_is_refused(fixture: F
     fixture.live.poll()
     assert fixture.serving == 0
     assert "self-test" in str(fixture.live.refusal)
+    assert fixture.live.refusal_code == "self_test"
+
+
+@pytest.mark.parametrize("tiny_directory", ["vit"], indirect=True)
+@pytest.mark.parametrize("code", ["schema", "foreign_base", "unsigned", "pruned", "not_found"])
+def test_what_no_service_may_take_is_refused_with_its_code_and_the_old_one_serves_on(
+    fixture: Fixture, prepared: Settings, code: str
+) -> None:
+    version = fixture.publish().id
+    path = version_folder(prepared, version) / "manifest.json"
+    manifest = fixture.store.manifest(version)
+    if code == "schema":
+        path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 0'))
+    elif code == "foreign_base":
+        update = {"base": "ab" * 32}
+        altered = manifest.model_copy(update=update)
+        sound = altered.model_copy(update={"digest": altered.content_digest()})
+        path.write_bytes(sound.to_json())
+    elif code == "unsigned":
+        fixture.store._seal = Seal([b"k" * 32])
+    elif code == "pruned":
+        fixture.store.prune(version)
+    else:
+        version = 77
+    fixture.pointer.force(version)
+    fixture.live.poll()
+    assert fixture.serving == 0
+    assert fixture.observer.codes == [code] == [fixture.live.refusal_code]
+    fixture.pointer.force(0)
+    fixture.live.poll()
+    assert (fixture.live.refusal, fixture.live.refusal_code) == (None, None)
 
 
 def test_an_unreadable_pointer_keeps_the_version(fixture: Fixture, prepared: Settings) -> None:

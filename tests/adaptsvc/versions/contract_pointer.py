@@ -13,7 +13,12 @@ from itertools import chain
 
 import pytest
 
-from adaptsvc.errors import LeaseLostError, PromotionConflictError, VersionCorruptError
+from adaptsvc.errors import (
+    LeaseLostError,
+    PromotionConflictError,
+    PromotionHeldError,
+    VersionCorruptError,
+)
 from adaptsvc.versions.lease import Lease
 from adaptsvc.versions.pointer import Current, Pointer
 
@@ -198,3 +203,16 @@ class PointerContract:
         assert lease.acquire()
         assert pointer_bench.open().compare_and_set(None, 0) == Current(0, 1)
         assert pointer_bench.fenced(pointer_bench.lease()).force(3) == Current(3, 2)
+
+    def test_nothing_is_promoted_over_a_held_version_until_it_is_let_go(
+        self, pointer_bench: PointerBench
+    ) -> None:
+        lease = pointer_bench.lease()
+        assert lease.acquire()
+        worker, person = pointer_bench.fenced(lease), pointer_bench.open()
+        assert person.force(3, hold=True) == Current(3, 1, held=True) == pointer_bench.open().read()
+        with pytest.raises(PromotionHeldError, match="version 3 serves and is held; let go of it"):
+            worker.compare_and_set(3, 4)
+        assert person.read() == Current(3, 1, held=True)
+        assert person.force(3) == Current(3, 2)
+        assert worker.compare_and_set(3, 4) == Current(4, 3)

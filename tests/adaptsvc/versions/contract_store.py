@@ -17,12 +17,15 @@ from adaptsvc.errors import (
     LeaseLostError,
     VersionCorruptError,
     VersionNotFoundError,
+    VersionPrunedError,
+    VersionUnsignedError,
 )
 from adaptsvc.types import Tensors
 from adaptsvc.versions.base import BASE_FILES
 from adaptsvc.versions.delta import Head
 from adaptsvc.versions.lease import Lease
 from adaptsvc.versions.manifest import Draft
+from adaptsvc.versions.seal import Seal
 from adaptsvc.versions.store import Store
 from tests.adaptsvc.versions.examples import HEX, draft, exporter, head
 
@@ -41,12 +44,16 @@ class StoreBench:
         lease: one more worker's lease.
         fenced: the store on the machine of the worker with that lease.
         lose: whoever holds the lease does no longer, and is not told.
+        age: a base has been there for a day, by its digest.
+        sealed: one more machine's view with these keys, or that of the machine with a folder.
     """
 
     open: Callable[[], Store]
     lease: Callable[[], Lease]
     fenced: Callable[[Lease], Store]
     lose: Callable[[], object]
+    age: Callable[[str], object]
+    sealed: Callable[..., Store]
 
 
 def bits(tensors: Tensors) -> dict[str, bytes]:
@@ -202,3 +209,82 @@ class StoreContract:
             late.publish(draft(), DELTA, head())
         assert store_bench.open().ids() == [0]
         assert store_bench.fenced(awake).publish(draft(), DELTA, head()).id == 1
+
+    def test_of_a_pruned_version_the_manifest_is_left_everywhere(
+        self, store_bench: StoreBench
+    ) -> None:
+        here, there = store_bench.open(), store_bench.open()
+        manifests = [here.publish(draft(parent=None), DELTA, head()) for _ in range(3)]
+        there.load(1)
+        assert here.prune(1)
+        for store in (here, there, store_bench.open()):
+            assert (store.ids(), store.pruned()) == ([0, 2], [1])
+            with pytest.raises(VersionPrunedError, match="weights of version 1 were deleted"):
+                store.load(1)
+            with pytest.raises(VersionPrunedError):
+                store.share(1)
+            assert store.manifest(1) == manifests[1]
+            assert not list((store.root / "versions").glob("000001"))
+        assert not here.prune(1)
+        assert here.publish(draft(), DELTA, head()).id == 3
+
+    def test_a_worker_without_the_lease_cannot_prune(self, store_bench: StoreBench) -> None:
+        store_bench.open().publish(draft(), DELTA, head())
+        store_bench.open().publish(draft(), DELTA, head())
+        with pytest.raises(LeaseLostError):
+            store_bench.fenced(store_bench.lease()).prune(0)
+        assert store_bench.open().ids() == [0, 1]
+
+    def test_old_bases_that_no_version_needs_are_deleted_everywhere(
+        self, store_bench: StoreBench
+    ) -> None:
+        store = store_bench.open()
+        bases = [store.add_base(exporter(name, name.encode())) for name in ("kept", "gone", "new")]
+        for base in bases:
+            store.publish(draft(base=base.digest), DELTA, head())
+        store.prune(1)
+        store.prune(2)
+        store_bench.age(bases[0].digest)
+        store_bench.age(bases[1].digest)
+        assert store.prune_bases() == [bases[1].digest]
+        for each in (store, store_bench.open()):
+            assert each.base(bases[0].digest).graph.read_bytes() == b"kept"
+            with pytest.raises(ForeignBaseError):
+                each.base(bases[1].digest)
+            assert each.find_base("new") is not None
+
+    def test_why_a_candidate_was_refused_is_known_everywhere(self, store_bench: StoreBench) -> None:
+        here = store_bench.open()
+        for number in range(25):
+            here.refuse(draft(seed=number), DELTA, head(), ["collapsed", f"number {number}"])
+        for store in (here, store_bench.open()):
+            refusals = store.refusals()
+            assert [refusal.draft.seed for refusal in refusals] == list(range(5, 25))
+            assert refusals[-1].reasons == ("collapsed", "number 24")
+
+    def test_with_keys_only_what_one_of_them_signed_is_read_anywhere(
+        self, store_bench: StoreBench
+    ) -> None:
+        first, second = Seal([b"1" * 32]), Seal([b"2" * 32, b"1" * 32])
+        store_bench.open().publish(draft(parent=None), DELTA, head())
+        store_bench.sealed(first).publish(draft(parent=None), DELTA, head())
+        both = store_bench.sealed(second)
+        both.publish(draft(parent=None), DELTA, head())
+        assert [both.load(version).manifest.id for version in (1, 2)] == [1, 2]
+        for version in (0, 2):
+            for read in (store_bench.sealed(first).load, store_bench.sealed(first).manifest):
+                with pytest.raises(VersionUnsignedError, match=f"version {version} is .*expected"):
+                    read(version)
+        assert store_bench.open().load(2).manifest.id == 2
+
+    def test_a_version_is_signed_later_and_again_with_another_key(
+        self, store_bench: StoreBench
+    ) -> None:
+        store_bench.open().publish(draft(parent=None), DELTA, head())
+        for seal in (Seal([b"1" * 32]), Seal([b"2" * 32])):
+            machine = store_bench.open()
+            machine.load(0)
+            signer = store_bench.sealed(seal, machine.root)
+            signer.sign(0)
+            for store in (signer, store_bench.sealed(seal)):
+                assert bits(store.load(0).delta) == bits(DELTA)

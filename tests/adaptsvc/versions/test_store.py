@@ -29,7 +29,8 @@ from adaptsvc.versions.base import BASE_FILES, TUNED, Base
 from adaptsvc.versions.delta import to_bytes
 from adaptsvc.versions.lease import FileLease
 from adaptsvc.versions.manifest import Draft
-from adaptsvc.versions.store import REFUSED_KEPT, VersionStore
+from adaptsvc.versions.refusals import KEPT as REFUSED_KEPT
+from adaptsvc.versions.store import VersionStore
 from tests.adaptsvc.versions.contract_store import (
     DELTA,
     StoreBench,
@@ -82,6 +83,8 @@ def store_bench(tmp_path: Path) -> StoreBench:
         lease=lambda: FileLease(root / "WORKER"),
         fenced=lambda lease: VersionStore(root, fence=lease.check),
         lose=lambda: (root / ".WORKER.lock").unlink(),
+        age=lambda digest: os.utime(root / "base" / digest, (0, 0)),
+        sealed=lambda seal, _root=root: VersionStore(root, seal=seal),
     )
 
 
