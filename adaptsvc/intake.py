@@ -8,19 +8,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from adaptsvc.adapt.window import Sample, Window, capacity
+from adaptsvc.adapt.window import Sample, Window
 from adaptsvc.checkpoint import Checkpoint, JoinReferences, LabelReference, SampleReference
 from adaptsvc.config import Settings
 from adaptsvc.deadletters import Dead, bury
-from adaptsvc.errors import ConfigError, ImageError, ImageIdError, LabelError
-from adaptsvc.labeling import Labeling
+from adaptsvc.errors import ImageError, ImageIdError, LabelError
+from adaptsvc.labeling import Labeling, fitting
 from adaptsvc.metrics import Observer
 from adaptsvc.source import (
     DEAD_LETTERS,
     IMAGES,
     LABEL_HEADER,
     LABELS,
-    MOST_ID_BYTES,
     Pictures,
     Source,
     named,
@@ -33,7 +32,6 @@ from streams.message import Message
 __all__ = ["DEAD_LETTERS", "IMAGES", "LABELS", "LABEL_HEADER", "Intake", "Source"]
 
 log = logging.getLogger(__name__)
-FLOAT32_BYTES = 4
 
 
 class Intake:
@@ -45,7 +43,7 @@ class Intake:
         observer: told of every message.
 
     Raises:
-        ConfigError: no two images fit in `learn.window_bytes`.
+        ConfigError: no two images fit in `learn.window_bytes` or `tune.buffer_bytes`.
     """
 
     def __init__(self, source: Source, settings: Settings, observer: Observer) -> None:
@@ -53,7 +51,15 @@ class Intake:
         self._observer = observer
         self._pictures = Pictures(source, settings)
         self._round_images = settings.learn.round_images
-        self.window = Window(_capacity(settings, self._pictures))
+        learn = settings.learn
+        self.window = Window(
+            fitting(
+                self._pictures,
+                learn.window_images,
+                learn.window_bytes,
+                setting="learn.window_bytes",
+            )
+        )
         self._labeling = Labeling(self._pictures, self.window, settings, observer)
         self.labels = self._labeling.buffer
         self.new_images = 0
@@ -171,21 +177,3 @@ class Intake:
             except (ImageError, ImageIdError, LabelError):
                 continue
         return found
-
-
-def _capacity(settings: Settings, pictures: Pictures) -> int:
-    """Images that the window may hold, each with its pixels, its zero-shot answer, and its id."""
-    learn = settings.learn
-    image_bytes = pictures.image_bytes + FLOAT32_BYTES * len(settings.classes) + MOST_ID_BYTES
-    try:
-        fit = capacity(learn.window_images, learn.window_bytes, image_bytes=image_bytes)
-    except ValueError as exc:
-        raise ConfigError(f"learn.window_bytes: {exc}") from exc
-    if fit < learn.window_images:
-        log.warning(
-            "learn.window_bytes %d holds %d images, less than the %d of learn.window_images",
-            learn.window_bytes,
-            fit,
-            learn.window_images,
-        )
-    return fit

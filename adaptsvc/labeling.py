@@ -9,18 +9,20 @@ labeled images, and then in the stream itself, where it lay when it came.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from adaptsvc.adapt.labels import LabelBuffer, LabeledSample
-from adaptsvc.adapt.window import Window
+from adaptsvc.adapt.window import Window, capacity
 from adaptsvc.checkpoint import Checkpoint, JoinReferences, LabelReference, LabelRow, SeenRow
 from adaptsvc.config import Settings
 from adaptsvc.deadletters import Dead
 from adaptsvc.errors import (
     AdaptsvcError,
+    ConfigError,
     ImageError,
     ImageGoneError,
     ImageIdError,
@@ -35,6 +37,7 @@ from adaptsvc.types import UInt8
 from streams.labels import GivenLabel, Joined, JoinState, LabelJoin, SeenImage
 from streams.message import Message, Position
 
+log = logging.getLogger(__name__)
 # Image id, pixels (3, H, W), target, and where the image can be read again.
 Found: TypeAlias = tuple[str, UInt8, int, tuple[str, int, int]]
 TROUBLES: dict[type[AdaptsvcError], LabelTrouble] = {
@@ -86,7 +89,8 @@ class Labeling:
             most_waiting=tune.labels_waiting,
             most_images=tune.images_remembered,
         )
-        self.buffer = LabelBuffer(tune.buffer_images, tune.held_out_share)
+        fit = fitting(pictures, tune.buffer_images, tune.buffer_bytes, setting="tune.buffer_bytes")
+        self.buffer = LabelBuffer(fit, tune.held_out_share)
 
     def receive(self, images: Iterable[Message], labels: Iterable[Message]) -> Taken:
         """Take in images that are in the window, and labels."""
@@ -269,6 +273,29 @@ class Labeling:
         self._observer.received(LABELS, "dead_letter", len(dead))
         self._observer.labels_waiting(self._join.waiting)
         return tuple(dead)
+
+
+def fitting(pictures: Pictures, most_images: int, most_bytes: int, *, setting: str) -> int:
+    """How many images may be held in memory; where that is fewer than wanted, it is said.
+
+    Args:
+        pictures: say what one takes.
+        most_images: in number.
+        most_bytes: in bytes.
+        setting: the one that says `most_bytes`.
+
+    Raises:
+        ConfigError: not even two fit.
+    """
+    try:
+        fit = capacity(most_images, most_bytes, image_bytes=pictures.sample_bytes)
+    except ValueError as exc:
+        raise ConfigError(f"{setting}: {exc}") from exc
+    if fit < most_images:
+        log.warning(
+            "%s %d holds %d images, less than the %d wanted", setting, most_bytes, fit, most_images
+        )
+    return fit
 
 
 def _seen(message: Message) -> SeenImage:

@@ -352,6 +352,7 @@ class TuneSettings(Section):
         64, ge=0, description="New labels that start a round on labels; 0 starts none."
     )
     buffer_images: int = Field(2048, ge=2, description="Most recent labeled images that are kept.")
+    buffer_bytes: int = Field(2**29, ge=1, description="Most memory they take, in bytes.")
     label_ttl_s: float = Field(
         86_400.0, gt=0, description="How long a label waits for its image, and the other way round."
     )

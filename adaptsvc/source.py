@@ -23,7 +23,7 @@ IMAGES, LABELS, DEAD_LETTERS = "images.unlabeled", "images.labeled", "images.dea
 LABEL_HEADER = "label"
 # Ids are kept by the ten thousands, and a message may have one of megabytes.
 MOST_ID_BYTES = 1024
-BATCH_IMAGES = 64
+BATCH_IMAGES, FLOAT32_BYTES = 64, 4
 ZeroShot: TypeAlias = Callable[[UInt8], tuple[Float32, Float32]]
 
 
@@ -47,18 +47,19 @@ class Pictures:
 
     Args:
         source: where they come from.
-        settings: the caps.
+        settings: the caps and the class names.
     """
 
     def __init__(self, source: Source, settings: Settings) -> None:
         images = settings.images
         self._limits = ImageLimits(images.max_bytes, images.max_pixels, images.max_side)
+        self._answer_bytes = FLOAT32_BYTES * len(settings.classes)
         self._source = source
 
     @property
-    def image_bytes(self) -> int:
-        """What the pixels of one take."""
-        return 3 * self._source.preprocess.size**2
+    def sample_bytes(self) -> int:
+        """What one takes in memory at most: its pixels, its zero-shot answer and its id."""
+        return 3 * self._source.preprocess.size**2 + self._answer_bytes + MOST_ID_BYTES
 
     def of(self, message: Message) -> UInt8:
         """The pixels (3, H, W) of a message.

@@ -12,6 +12,7 @@ import json
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
@@ -35,8 +36,8 @@ _INSERT_MESSAGE = (
     "INSERT INTO messages (id, timestamp_s, size_bytes, key, headers, value)"
     " VALUES (?, ?, ?, ?, ?, ?)"
 )
-_COUNT_MESSAGE = (
-    "UPDATE partitions SET next_offset = next_offset + 1, size_bytes = size_bytes + ? WHERE id = ?"
+_COUNT_MESSAGES = (
+    "UPDATE partitions SET next_offset = next_offset + ?, size_bytes = size_bytes + ? WHERE id = ?"
 )
 _SCAN_MESSAGES = (
     "SELECT id, timestamp_s, key, headers, value FROM messages"
@@ -95,9 +96,10 @@ class SqliteLog:
         subscription = Subscription(
             group, member or uuid.uuid4().hex, tuple(topics), start, self._session_timeout_s
         )
-        # The cap is for appends: a full log must still let its readers commit.
-        uncapped = replace(self._settings, max_file_bytes=None)
-        store = _open_store(self._path, self._topics, uncapped)
+        # The cap is for appends: a full log must still let its readers commit. Nor need a commit be
+        # flushed: when the machine goes down, what it covered is delivered again.
+        readers = replace(self._settings, max_file_bytes=None, synchronous="normal")
+        store = _open_store(self._path, self._topics, readers)
         try:
             return StoreConsumer(store, subscription, self._now)
         except BaseException:
@@ -169,25 +171,19 @@ class _SqliteStore:
         with self._database.transaction():
             ends = {each: self.bounds(each).end for each in spec.all_partitions()}
             positions = _place(spec, messages, ends)
-            placed = [
-                (self._ids[position.partition], position.offset, message, message.size_bytes)
+            rows = [
+                (
+                    self._ids[position.partition] << _OFFSET_BITS | position.offset,
+                    now_s,
+                    message.size_bytes,
+                    message.key,
+                    _pack_headers(message.headers),
+                    message.value,
+                )
                 for position, message in zip(positions, messages, strict=True)
             ]
-            self._database.write(
-                _INSERT_MESSAGE,
-                (
-                    (
-                        partition_id << _OFFSET_BITS | offset,
-                        now_s,
-                        size_bytes,
-                        message.key,
-                        _pack_headers(message.headers),
-                        message.value,
-                    )
-                    for partition_id, offset, message, size_bytes in placed
-                ),
-            )
-            self._database.write(_COUNT_MESSAGE, ((each[3], each[0]) for each in placed))
+            self._database.write(_INSERT_MESSAGE, rows)
+            self._database.write(_COUNT_MESSAGES, _added(rows))
         return positions
 
     def transaction(self, wait_s: float | None) -> AbstractContextManager[None]:
@@ -325,6 +321,15 @@ def _place(
         positions.append(Position(partition, free[partition]))
         free[partition] += 1
     return tuple(positions)
+
+
+def _added(rows: Sequence[Row]) -> list[Row]:
+    """For each partition that gets messages: their number, their bytes, and its id."""
+    counts, sizes = Counter[int](), Counter[int]()
+    for message_id, _, size_bytes, *_ in rows:
+        counts[message_id >> _OFFSET_BITS] += 1
+        sizes[message_id >> _OFFSET_BITS] += size_bytes
+    return [(counts[each], sizes[each], each) for each in counts]
 
 
 def _id_range(partition_id: int, offset: int) -> tuple[int, int]:

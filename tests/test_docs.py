@@ -14,6 +14,7 @@ from typer.main import get_command
 from adaptsvc import config
 from adaptsvc.cli import app
 from adaptsvc.metrics import PrometheusObserver
+from tests.contracts import tables
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -54,6 +55,10 @@ def test_the_metrics_page_lists_every_metric_and_no_other() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     listed = [line for line in page.splitlines() if line.startswith("| `")]
     assert sorted(listed) == sorted(metric_rows())
+
+
+def test_the_operations_page_shows_the_contracts_as_they_are_tested() -> None:
+    assert tables() in (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
 def test_the_two_commands_come_before_line_40() -> None:

@@ -105,7 +105,7 @@ class Window:
 
 
 def capacity(most_images: int, most_bytes: int, *, image_bytes: int) -> int:
-    """How many images a window may hold that is bounded in number and in bytes.
+    """How many images may be held where they are bounded in number and in bytes.
 
     Args:
         most_images: in number.
@@ -117,7 +117,7 @@ def capacity(most_images: int, most_bytes: int, *, image_bytes: int) -> int:
     """
     if (fit := most_bytes // image_bytes) < LEAST_IMAGES:
         raise ValueError(
-            f"got a window of {most_bytes} bytes; one image takes {image_bytes}, and a round needs "
+            f"got room of {most_bytes} bytes; one image takes {image_bytes}, and a round needs "
             f"{LEAST_IMAGES}: give it at least {LEAST_IMAGES * image_bytes}"
         )
     return min(most_images, fit)

@@ -247,7 +247,7 @@ def test_the_window_holds_no_more_bytes_than_it_may(
 def test_a_window_that_holds_not_even_two_images_is_refused_with_what_it_needs(
     settings: Settings,
 ) -> None:
-    with pytest.raises(ConfigError, match=r"learn.window_bytes: got a window of 2000 bytes.*3608"):
+    with pytest.raises(ConfigError, match=r"learn.window_bytes: got room of 2000 bytes.*3608"):
         Bench(limited(settings, window_bytes=2000))
 
 

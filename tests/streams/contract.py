@@ -4,101 +4,28 @@ A test module subclasses `LogContract` and gives it the fixture `bench`.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
 
 import pytest
 
 from streams import (
-    Consumer,
-    Log,
     LogClosedError,
-    LogUnavailableError,
-    Message,
     MessageTooLargeError,
     NewMessage,
     NotOwnedError,
     OffsetOutOfRangeError,
     TopicPartition,
     UnknownTopicError,
-    parse_topics,
     partition_of,
 )
-
-SESSION_TIMEOUT_S = 10.0
-RETENTION_S = 100
-_LIMITS = {"retention_s": RETENTION_S, "retention_bytes": 4_000_000, "max_message_bytes": 9_000_000}
-TOPICS = parse_topics(
-    {"images": {"partitions": 4, **_LIMITS}, "events": {"partitions": 1, **_LIMITS}},
-    source="tests",
+from tests.streams.bench import (
+    EVENTS,
+    MANY,
+    SESSION_TIMEOUT_S,
+    Bench,
+    commit_all,
+    numbered,
+    values,
 )
-EVENTS = TopicPartition("events", 0)
-_SLICE_S = 0.5
-MANY = {"max_messages": 10_000, "max_bytes": 100_000_000}
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A log, a way to let time pass for its leases, and how soon it shows what was done to it.
-
-    A log behind a network hands out what it has within `patience_s`, and its members have heard
-    of each other when `settle` returns. The others do both at once.
-    """
-
-    log: Log
-    pass_time: Callable[[float], None]
-    patience_s: float = 0.0
-    settle: Callable[[], None] = lambda: None
-
-    def drain(self, consumer: Consumer) -> list[Message]:
-        """Everything that waits for this consumer now."""
-        return drain(consumer, self.patience_s)
-
-
-@dataclass(frozen=True)
-class DurableBench(Bench):
-    """A log that outlives its process: `expire` ends the retention of all messages so far, and the
-    log cannot be written inside `outage`."""
-
-    expire: Callable[[], None] = field(kw_only=True)
-    outage: Callable[[], AbstractContextManager[None]] = field(kw_only=True)
-
-
-def numbered(count: int, *, first: int = 0, keys: int = 10) -> list[NewMessage]:
-    """Messages whose values count up, under `keys` different keys."""
-    return [NewMessage(f"key-{n % keys}", str(n).encode()) for n in range(first, first + count)]
-
-
-def drain(consumer: Consumer, patience_s: float = 0.0) -> list[Message]:
-    """Everything that waits for this consumer now."""
-    messages: list[Message] = []
-    deadline = time.monotonic() + patience_s
-    while True:
-        batch = consumer.poll(**MANY, timeout_s=min(patience_s, _SLICE_S))
-        messages += batch
-        if not batch and (consumer.lag() == 0 or time.monotonic() >= deadline):
-            return messages
-
-
-def values(messages: Sequence[Message]) -> list[int]:
-    """The numbers of `numbered`, sorted."""
-    return sorted(int(message.value) for message in messages)
-
-
-def collect(consumer: Consumer, count: int, within_s: float = 30.0) -> set[int]:
-    """Read until so many of the numbers from 0 on have come, through outages."""
-    received: set[int] = set()
-    deadline = time.monotonic() + within_s
-    while sum(each >= 0 for each in received) < count and time.monotonic() < deadline:
-        with suppress(LogUnavailableError):
-            received.update(values(consumer.poll(**MANY, timeout_s=0.5)))
-    return received
-
-
-def commit_all(consumer: Consumer) -> None:
-    """Commit what was read."""
-    consumer.commit(consumer.positions())
 
 
 class LogContract:
@@ -424,51 +351,3 @@ class LogContract:
             bench.log.read(EVENTS, offset=0, limit=1)
         with pytest.raises(LogClosedError):
             bench.log.bounds(EVENTS)
-
-
-class DurableContract(LogContract):
-    """What a log that outlives its process promises besides."""
-
-    def test_what_is_past_its_retention_is_gone_and_the_rest_keeps_its_offsets(
-        self, bench: DurableBench
-    ) -> None:
-        bench.log.append("events", numbered(5))
-        bench.expire()
-        bench.log.append("events", numbered(3, first=5))
-        kept = bench.log.read(EVENTS, offset=0, limit=100)
-        assert [(each.offset, int(each.value)) for each in kept] == [(5, 5), (6, 6), (7, 7)]
-        assert bench.log.read(EVENTS, offset=2, limit=3) == ()
-
-    def test_a_group_goes_on_behind_what_retention_took(self, bench: DurableBench) -> None:
-        bench.log.append("events", numbered(10))
-        first = bench.log.consumer("g", ["events"])
-        bench.drain(first)
-        first.commit({EVENTS: 4})
-        first.close()
-        bench.expire()
-        bench.log.append("events", numbered(2, first=10))
-        consumer = bench.log.consumer("g", ["events"])
-        assert consumer.lag() == 2
-        assert values(bench.drain(consumer)) == [10, 11]
-        consumer.seek({EVENTS: 0})
-        assert values(bench.drain(consumer)) == [10, 11]
-
-    def test_an_outage_is_said_and_what_was_acknowledged_outlasts_it(
-        self, bench: DurableBench
-    ) -> None:
-        bench.log.append("events", numbered(10))
-        consumer = bench.log.consumer("g", ["events"])
-        consumer.poll(max_messages=3, max_bytes=1000, timeout_s=bench.patience_s)
-        with bench.outage():
-            with pytest.raises(LogUnavailableError):
-                bench.log.append("events", [NewMessage("outage", b"-1")])
-            with pytest.raises(LogUnavailableError):
-                bench.log.consumer("h", ["events"])
-        bench.log.append("events", numbered(5, first=10))
-        received = collect(consumer, 12)
-        assert {*range(3, 15)} <= received <= {-1, *range(15)}
-        bench.settle()
-        bench.drain(consumer)  # a group that the outage dissolved is joined again
-        commit_all(consumer)
-        everything = values(bench.log.read(EVENTS, offset=0, limit=100))
-        assert [each for each in everything if each >= 0] == [*range(15)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import kafka
 import pytest
+import trustme
 from kafka.codec import has_lz4
 
 from streams import (
@@ -21,18 +22,19 @@ from streams import (
 from streams.kafka import KafkaLog
 from streams.kafka_admin import check_topics, create_topics
 from streams.kafka_consumer import KafkaGroupConsumer
-from tests.streams.broker import EXTERNAL_SERVER, Broker, clear
-from tests.streams.clock import FakeClock
-from tests.streams.contract import (
+from tests.streams.bench import (
     EVENTS,
     SESSION_TIMEOUT_S,
     TOPICS,
     DurableBench,
-    DurableContract,
     collect,
     drain,
     numbered,
 )
+from tests.streams.broker import EXTERNAL_SERVER, Broker, clear
+from tests.streams.clock import FakeClock
+from tests.streams.contract_durable import DurableContract
+from tests.streams.tls_proxy import TlsProxy
 
 PATIENCE_S = 10.0
 SETTLE_S = 1.5
@@ -308,3 +310,60 @@ def test_a_cluster_that_is_not_there_is_named_and_leaves_no_thread() -> None:
 def test_a_broker_that_speaks_no_tls_is_an_error(server: str) -> None:
     with pytest.raises(BrokerUnavailableError, match="brokers run, the servers and credentials"):
         KafkaLog(settings_for(server, security="SSL", request_timeout_s=2.0), TOPICS)
+
+
+# TLS
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Iterator[KafkaSettings]:
+    """Of a broker behind TLS, whose certificate an authority of our own has signed."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    issued = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem
+    issued.write_to_path(str(tmp_path / "broker.pem"))
+    with (
+        TlsProxy(tmp_path / "broker.pem") as proxy,
+        Broker(tmp_path, "tansu", advertised_port=proxy.port) as broker,
+    ):
+        proxy.target = broker.port
+        server = f"127.0.0.1:{proxy.port}"
+        yield settings_for(
+            server,
+            security="SSL",
+            ca_file=tmp_path / "ca.pem",
+            request_timeout_s=10.0,
+            session_timeout_s=10.0,
+        )
+
+
+def test_everything_passes_through_tls(tls: KafkaSettings) -> None:
+    create_topics(tls, TOPICS)
+    with closing(KafkaLog(tls, TOPICS)) as log:
+        assert log.append("events", numbered(10))[-1].offset == 9
+        with closing(log.consumer("g", ["events"])) as consumer:
+            assert collect(consumer, 10) == {*range(10)}
+
+
+def test_a_broker_of_another_authority_is_refused(
+    tls: KafkaSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
+    with pytest.raises(BrokerUnavailableError, match="brokers run, the servers and credentials"):
+        create_topics(replace(tls, ca_file=tmp_path / "other.pem", request_timeout_s=3.0), TOPICS)
+    assert "CERTIFICATE_VERIFY_FAILED" in caplog.text
+
+
+def test_a_broker_under_another_name_is_refused(
+    tls: KafkaSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = tuple(each.replace("127.0.0.1", "localhost") for each in tls.servers)
+    with pytest.raises(BrokerUnavailableError, match="brokers run, the servers and credentials"):
+        create_topics(replace(tls, servers=elsewhere, request_timeout_s=3.0), TOPICS)
+    assert "Hostname mismatch" in caplog.text
+
+
+def test_without_tls_a_broker_that_wants_it_does_not_answer(tls: KafkaSettings) -> None:
+    plain = replace(tls, security="PLAINTEXT", ca_file=None, request_timeout_s=3.0)
+    with pytest.raises(BrokerUnavailableError, match="brokers run, the servers and credentials"):
+        create_topics(plain, TOPICS)

@@ -13,8 +13,8 @@ import pytest
 from streams import KafkaSettings, LogUnavailableError
 from streams.kafka import KafkaLog
 from streams.kafka_admin import create_topics
+from tests.streams.bench import EVENTS, MANY, TOPICS, collect, commit_all, numbered, values
 from tests.streams.broker import Broker
-from tests.streams.contract import EVENTS, MANY, TOPICS, collect, commit_all, numbered, values
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ _JOIN_AND_HANG = """
 import sys, time
 from streams import KafkaSettings
 from streams.kafka import KafkaLog
-from tests.streams.contract import MANY, TOPICS
+from tests.streams.bench import MANY, TOPICS
 settings = KafkaSettings(servers=(sys.argv[1],), session_timeout_s=10, heartbeat_interval_s=0.5)
 consumer = KafkaLog(settings, TOPICS).consumer("g", ["images"])
 read = 0

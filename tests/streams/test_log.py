@@ -5,17 +5,17 @@ import threading
 import pytest
 
 from streams import Log, MemoryLog
-from tests.streams.clock import FakeClock
-from tests.streams.contract import (
+from tests.streams.bench import (
     MANY,
     SESSION_TIMEOUT_S,
     TOPICS,
     Bench,
-    LogContract,
     drain,
     numbered,
     values,
 )
+from tests.streams.clock import FakeClock
+from tests.streams.contract import LogContract
 
 
 @pytest.fixture

@@ -21,20 +21,20 @@ from streams import (
     TopicConfigError,
     Topics,
 )
-from tests.streams.clock import FakeClock
-from tests.streams.contract import (
+from tests.streams.bench import (
     EVENTS,
     MANY,
     RETENTION_S,
     SESSION_TIMEOUT_S,
     TOPICS,
     DurableBench,
-    DurableContract,
     commit_all,
     drain,
     numbered,
     values,
 )
+from tests.streams.clock import FakeClock
+from tests.streams.contract_durable import DurableContract
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from streams import (
     SqliteLog,
     TopicPartition,
 )
-from tests.streams.contract import (
+from tests.streams.bench import (
     EVENTS,
     MANY,
     TOPICS,
@@ -30,7 +30,7 @@ _APPEND_FOR_EVER = """
 import sys
 from pathlib import Path
 from streams import SqliteLog
-from tests.streams.contract import TOPICS, numbered
+from tests.streams.bench import TOPICS, numbered
 log = SqliteLog(Path(sys.argv[1]), TOPICS)
 for first in range(0, 10**9, 10):
     log.append("images", numbered(10, first=first))
