@@ -17,7 +17,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from adaptsvc.cli import LOOPBACK, app
+from adaptsvc.cli import app
 from adaptsvc.config import PREFIX, Settings, read
 from streams.topics import load_topics
 from tests.deploy.tools import program, said
@@ -135,7 +135,7 @@ def test_the_service_stays_on_loopback_and_the_gateway_forwards_to_it(
     services: dict[str, Any], settings: ReadSettings
 ) -> None:
     serve = settings("service").serve
-    assert serve.host in LOOPBACK
+    assert is_loopback(serve.host)
     gateway = services["gateway"]
     targets = {port["published"]: port["target"] for port in gateway["ports"]}
     caddyfile = (ROOT / "deploy" / "Caddyfile").read_text()
