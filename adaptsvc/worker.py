@@ -86,8 +86,6 @@ class Worker:
         self._settings = settings
         self._stop = stop
         self._consumer = parts.log.consumer(settings.stream.group, [IMAGES, LABELS], member=MEMBER)
-        source = Source(parts.log, parts.preprocess, self._zero_shot)
-        self._new_intake = lambda: Intake(source, settings, parts.observer)
         self._intake = self._new_intake()
         works_with = rounds.Parts(
             parts.store, parts.pointer, parts.learner, parts.publisher, parts.observer
@@ -172,6 +170,10 @@ class Worker:
             self._parts.prune()
         except (StateUnavailableError, VersionError, OSError) as exc:
             log.warning("old versions were not all deleted: %s", exc)
+
+    def _new_intake(self) -> Intake:
+        source = Source(self._parts.log, self._parts.preprocess, self._zero_shot)
+        return Intake(source, self._settings, self._parts.observer)
 
     def _zero_shot(self, pixels: UInt8) -> tuple[Float32, Float32]:
         return self._parts.learner.zero_shot(pixels, self._settings.learn.weight_temperature)

@@ -19,6 +19,7 @@ from typer.main import get_command
 
 from adaptsvc.cli import app
 from adaptsvc.config import PREFIX, Settings, read
+from adaptsvc.serving.door import is_loopback
 from streams.topics import load_topics
 from tests.deploy.tools import program, said
 from tests.streams.broker import Broker

@@ -9,7 +9,7 @@ from typing import Self
 
 import httpx
 
-PAUSE_S, PATIENCE_S = 0.05, 30.0
+PAUSE_S, PATIENCE_S = 0.1, 30.0
 RAW = {"content-type": "image/png"}
 
 

@@ -31,12 +31,14 @@ class Moment:
         name: of the function, or of the method with its class.
         call: of how many calls from now.
         after: whether as it returns, rather than as it is called.
+        since: counted only after that other moment, if one is named.
     """
 
     module: str
     name: str
     call: int = 1
     after: bool = False
+    since: str = ""
 
 
 # In the order that a round passes them.
@@ -48,8 +50,8 @@ MOMENTS = {
     "the guard": Moment("adaptsvc.evidence", "Examiner.examine"),
     "publishing": Moment("adaptsvc.versions.store", "sync_tree"),
     "promoting": Moment("adaptsvc.versions.pointer", "FilePointer._write"),
-    "the checkpoint": Moment("adaptsvc.checkpoint", "write_atomic", call=2),
-    "the commit": Moment("streams.consumer", "StoreConsumer.commit"),
+    "the checkpoint": Moment("adaptsvc.checkpoint", "write_atomic", call=2, since="promoting"),
+    "the commit": Moment("streams.consumer", "StoreConsumer.commit", since="promoting"),
 }
 
 
@@ -59,8 +61,9 @@ def work(folder: Path, environment: Mapping[str, str]) -> None:
         os.dup2(output.fileno(), sys.stdout.fileno())
         os.dup2(output.fileno(), sys.stderr.fileno())
     os.environ.update(environment)
+    passed: set[str] = set()
     for name, moment in MOMENTS.items():
-        _mark(name, moment, folder / FATE)
+        _mark(name, moment, folder / FATE, passed)
     _bend_clock(folder / CLOCK)
     from adaptsvc.cli import main
 
@@ -68,7 +71,7 @@ def work(folder: Path, environment: Mapping[str, str]) -> None:
     main()
 
 
-def _mark(name: str, moment: Moment, fate: Path) -> None:
+def _mark(name: str, moment: Moment, fate: Path, passed: set[str]) -> None:
     owner: Any = importlib.import_module(moment.module)
     *path, last = moment.name.split(".")
     for part in path:
@@ -79,7 +82,12 @@ def _mark(name: str, moment: Moment, fate: Path) -> None:
     def meet() -> None:
         nonlocal calls
         end, _, where = _read(fate).partition(" ")
-        calls = calls + 1 if where == name else 0
+        if where:
+            passed.add(name)
+        else:
+            passed.clear()
+        counts = where == name and (not moment.since or moment.since in passed)
+        calls = calls + 1 if counts else 0
         if calls == moment.call:
             os.kill(os.getpid(), signal.SIGKILL if end == "kill" else signal.SIGSTOP)
 

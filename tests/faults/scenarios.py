@@ -199,13 +199,12 @@ def service_process_killed(site: Site) -> Outcome:
         site.keep_working()
         case.send()
         assert site.service is not None
-        before = _service_processes(site.service.process.pid)
-        os.kill(before[0], signal.SIGKILL)
+        parent = site.service.process.pid
+        victim, *others = _service_processes(parent)
+        os.kill(victim, signal.SIGKILL)
         case.strike()
         site.wait(
-            lambda: (
-                len({*_service_processes(site.service.process.pid)} - {before[0]}) >= len(before)
-            ),
+            lambda: len({*_service_processes(parent)} - {victim}) > len(others),
             "another process takes its place",
         )
         case.settle()
@@ -265,9 +264,9 @@ def clock_jumps(site: Site) -> Outcome:
             site.wait_stopped()
             site.set_clock(ahead_s)
             case.send()
+            case.strike()
             site.resume(site.worker)
             case.settle()
-        case.strike()
         site.set_clock(0.0)
         return case.outcome()
 

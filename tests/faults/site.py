@@ -30,10 +30,10 @@ from tests.conftest import CLASSES, GUARD, LEARN, draw_png, free_port
 from tests.faults.ledger import Counts, Ledger
 from tests.faults.moments import CLOCK, FATE, OUTPUT, End, work
 
-WAIT_S, STEP_S = 240.0, 0.1
+WAIT_S, STEP_S = 240.0, 0.2
 # Random towers keep little of what the guard asks for: here every round is to come to a version.
 LENIENT = {**GUARD, "agreement": 0.0, "marginal_entropy_kept": 0.0}
-ROUND_IMAGES = LEARN["round_images"]
+ROUND_IMAGES = int(LEARN["round_images"])
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(

@@ -72,6 +72,8 @@ def test_a_worker_killed_anywhere_in_a_round_loses_nothing(in_files: Site, where
     check(outcome)
     if where in ("a step", "the export", "the guard", "publishing", "promoting"):
         assert outcome.struck.learned == 0, "it was killed before its version served"
+    if where in ("the checkpoint", "the commit"):
+        assert outcome.struck.learned == 16, "it was killed after its version served"
 
 
 def test_a_cut_checkpoint_is_refused_for_the_one_before(in_files: Site) -> None:
