@@ -345,6 +345,12 @@ def test_the_rights_that_the_documents_list_are_enough_and_reach_no_other_keys(
     version = state.store.publish(draft(base=base.digest), {}, head()).id
     state.pointer.compare_and_set(None, version)
     open_state(Settings(home=tmp_path / "other", state=settings)).store.load(version)
+    older = state.store.publish(draft(base=base.digest), {}, head()).id
+    assert (state.pins.add(older), state.store.prune(older)) == (True, False)
+    assert (state.pins.remove(older), state.store.prune(older)) == (True, True)
+    state.store.refuse(draft(), {}, head(), ["collapsed"])
+    assert (len(state.store.refusals()), state.store.prune_bases()) == (1, [])
+    state.pointer.force(version, hold=True)
     state.lease.release()
     unwatch()
     link = open_link(settings)
