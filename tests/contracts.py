@@ -57,6 +57,14 @@ SUITES = (
         },
     ),
     Suite(
+        "Pins",
+        f"{STATE}.versions.contract_pins:PinsContract",
+        {
+            "file": f"{STATE}.versions.test_pins:TestFilePins",
+            "Redis": f"{STATE}.redis.test_pins:TestRedisPins",
+        },
+    ),
+    Suite(
         "Lease",
         f"{STATE}.versions.contract_lease:LeaseContract",
         {
