@@ -27,7 +27,7 @@ from adaptsvc.evaluation.command import EXAMPLE as EVAL_EXAMPLE
 from adaptsvc.evaluation.command import evaluate
 from adaptsvc.evaluation.stream_command import STREAM_EXAMPLE, evaluate_stream
 from adaptsvc.logs import keep_to_one_line
-from adaptsvc.metrics import Observer, PrometheusObserver
+from adaptsvc.metrics import Observer
 from adaptsvc.processes import (
     Child,
     service_command,
@@ -36,6 +36,7 @@ from adaptsvc.processes import (
     stop_on_signals,
     worker_command,
 )
+from adaptsvc.prometheus import PrometheusObserver
 from adaptsvc.replay_command import REPLAY_EXAMPLE, replay
 from adaptsvc.serving.door import check_exposure
 from adaptsvc.serving.keys import keys_of

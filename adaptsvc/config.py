@@ -29,13 +29,13 @@ from adaptsvc.sections import (
     LearnSettings,
     OodSettings,
     SampleSettings,
-    ServeSettings,
     StateSettings,
     StreamSettings,
     TuneSettings,
     VersionsSettings,
     check_classes,
 )
+from adaptsvc.serve_section import ServeSettings
 
 SECRET = re.compile(r"key|password", re.IGNORECASE)  # in the name of a setting
 PREFIX, NESTED, CONFIG_FILE = "ADAPTSVC_", "__", "ADAPTSVC_CONFIG"

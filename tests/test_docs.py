@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from adaptsvc import config
 from adaptsvc.cli import app
-from adaptsvc.metrics import PrometheusObserver
+from adaptsvc.prometheus import PrometheusObserver
 from tests.contracts import tables
 
 ROOT = Path(__file__).parents[1]

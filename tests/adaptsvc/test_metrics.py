@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from adaptsvc.metrics import FILE_BYTES, FILES, Observer, PrometheusObserver, reserve_room
+from adaptsvc.metrics import Observer
+from adaptsvc.prometheus import FILE_BYTES, FILES, PrometheusObserver, reserve_room
 from adaptsvc.types import ClassProbability, Prediction
 
 ROOT = Path(__file__).parents[2]
@@ -268,7 +269,7 @@ def test_the_room_for_metrics_is_taken_before_they_are_written(tmp_path: Path) -
 WRITE = """
 import os
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, generate_latest, multiprocess
-from adaptsvc.metrics import PrometheusObserver
+from adaptsvc.prometheus import PrometheusObserver
 PrometheusObserver(REGISTRY).swap_failed()
 registry = CollectorRegistry()
 multiprocess.MultiProcessCollector(registry)
@@ -278,7 +279,7 @@ print(generate_latest(registry).decode(), os.listdir(os.environ["PROMETHEUS_MULT
 
 def test_metrics_are_written_to_the_files_that_were_reserved(tmp_path: Path) -> None:
     """Those that prometheus_client would make: their names and their length are its own."""
-    command = "import os; from pathlib import Path; from adaptsvc.metrics import reserve_room\n"
+    command = "import os; from pathlib import Path; from adaptsvc.prometheus import reserve_room\n"
     command += f"reserve_room(Path({str(tmp_path)!r}), os.getpid())\n{WRITE}"
     done = subprocess.run(
         [sys.executable, "-c", command],

@@ -1,0 +1,392 @@
+"""What is counted, as Prometheus metrics.
+
+They are registered when a `PrometheusObserver` is built, at start-up, never at import. Label sets are closed;
+no version number is ever a label.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from adaptsvc.metrics import (
+    Denial,
+    LabelTrouble,
+    MessageOutcome,
+    Observer,
+    Outcome,
+    SampleOutcome,
+    Shed,
+    Stage,
+    SwapFailure,
+)
+from adaptsvc.types import Prediction
+
+PREFIX = "adaptsvc"
+SHARE_BUCKETS = tuple(step / 20 for step in range(1, 20))
+# msp and mcm lie in [0, 1], entropy in [0, log C], energy and max_logit in about [-scale, 0].
+OOD_BUCKETS = (*range(-60, 0, 4), 0.0, *SHARE_BUCKETS, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+
+# What a process of the service writes: our metrics, and BentoML's (livesum).
+FILES = (
+    "counter",
+    "histogram",
+    "gauge_liveall",
+    "gauge_livemin",
+    "gauge_livesum",
+    "gauge_mostrecent",
+)
+FILE_BYTES = 2**20  # as long as prometheus_client makes them
+
+
+def reserve_room(directory: Path, process: int) -> None:
+    """Give the metric files of a process their room on disk before it writes to them.
+
+    prometheus_client writes to mapped files with holes. Where a disk has no room for what goes into one, the
+    kernel kills the process, however little a new label set is.
+
+    Args:
+        directory: where prometheus_client has them.
+        process: its id.
+
+    Raises:
+        OSError: there is no room.
+    """
+    for kind in FILES:
+        with (directory / f"{kind}_{process}.db").open("ab") as file:
+            os.posix_fallocate(file.fileno(), 0, FILE_BYTES)
+
+
+class PrometheusObserver(Observer):
+    """Writes the metrics of docs/metrics.md.
+
+    Args:
+        registry: where they are registered; in a process of several, each has its own files and
+            prometheus_client adds them up.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._serving(registry)
+        self._overload(registry)
+        self._guarding(registry)
+        self._swapping(registry)
+        self._sampling(registry)
+        self._learning(registry)
+        self._labeling(registry)
+        self._judging(registry)
+        self._sharing(registry)
+
+    def _serving(self, registry: CollectorRegistry) -> None:
+        self._predictions = Counter(
+            f"{PREFIX}_predictions_total",
+            "Images answered, by class and by whether they are out of distribution.",
+            ["label", "ood"],
+            registry=registry,
+        )
+        self._confidence = Histogram(
+            f"{PREFIX}_confidence",
+            "Calibrated confidence of the chosen class.",
+            buckets=SHARE_BUCKETS,
+            registry=registry,
+        )
+        self._ood_score = Histogram(
+            f"{PREFIX}_ood_score",
+            "Out-of-distribution score.",
+            buckets=OOD_BUCKETS,
+            registry=registry,
+        )
+        self._stage = Histogram(
+            f"{PREFIX}_stage_seconds",
+            "Time of one stage of a request.",
+            ["stage"],
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self._batch = Histogram(
+            f"{PREFIX}_batch_images",
+            "Images per inference call.",
+            buckets=BATCH_BUCKETS,
+            registry=registry,
+        )
+
+    def _overload(self, registry: CollectorRegistry) -> None:
+        self._inside = Gauge(
+            f"{PREFIX}_inside_images",
+            "Images that wait or are being computed, all processes together.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._shed = Counter(
+            f"{PREFIX}_shed_total",
+            "Requests turned away or given up, by why.",
+            ["reason"],
+            registry=registry,
+        )
+        self._spared = Counter(
+            f"{PREFIX}_spared_images_total",
+            "Images not computed because nobody waited for them any more.",
+            registry=registry,
+        )
+        self._alive = Gauge(
+            f"{PREFIX}_inference_alive",
+            "1 while the last canary inference of every process was right and in time.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self._alive.set(1)
+        self._fallback = Gauge(
+            f"{PREFIX}_device_fallback",
+            "1 while inference runs on the CPU though another device was asked for.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+
+    def _guarding(self, registry: CollectorRegistry) -> None:
+        self._denied = Counter(
+            f"{PREFIX}_denied_total",
+            "Requests turned away before their route, by why.",
+            ["why"],
+            registry=registry,
+        )
+
+    def _swapping(self, registry: CollectorRegistry) -> None:
+        self._version = Gauge(
+            f"{PREFIX}_serving_version",
+            "The version that serves, per process.",
+            registry=registry,
+            multiprocess_mode="liveall",
+        )
+        self._swap_seconds = Histogram(
+            f"{PREFIX}_swap_seconds",
+            "From seeing a new version to serving it.",
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self._swaps = Counter(
+            f"{PREFIX}_swaps_total",
+            "Swaps: ok, or why a version was not taken.",
+            ["outcome"],
+            registry=registry,
+        )
+
+    def _sampling(self, registry: CollectorRegistry) -> None:
+        self._samples = Counter(
+            f"{PREFIX}_samples_total",
+            "Answered images chosen for the stream: published, or why not.",
+            ["outcome"],
+            registry=registry,
+        )
+
+    def _learning(self, registry: CollectorRegistry) -> None:
+        self._messages = Counter(
+            f"{PREFIX}_messages_total",
+            "Messages dealt with, by outcome.",
+            ["topic", "outcome"],
+            registry=registry,
+        )
+        self._lag = Gauge(
+            f"{PREFIX}_stream_lag_messages",
+            "Messages not read yet.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._rounds = Counter(
+            f"{PREFIX}_rounds_total",
+            "Rounds, by outcome.",
+            ["method", "outcome"],
+            registry=registry,
+        )
+        self._round_seconds = Histogram(
+            f"{PREFIX}_round_seconds",
+            "Time of one round.",
+            buckets=(1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000),
+            registry=registry,
+        )
+        self._round_images = Counter(
+            f"{PREFIX}_round_images_total", "Images rounds have stepped on.", registry=registry
+        )
+        self._checkpoint = self._gauge(
+            "checkpoint_timestamp_seconds",
+            "Unix time of the last checkpoint; its age is time() minus it.",
+            registry,
+        )
+        self._refused_checkpoints = Counter(
+            f"{PREFIX}_checkpoints_refused_total",
+            "Checkpoints that a starting worker could not read; it took the one before, or none.",
+            registry=registry,
+        )
+        self._disk_full = self._gauge(
+            "disk_full", "1 while the worker waits for room on a disk.", registry
+        )
+
+    def _labeling(self, registry: CollectorRegistry) -> None:
+        self._joined = Counter(
+            f"{PREFIX}_labels_joined_total",
+            "Labels that found their image, before it came or after.",
+            registry=registry,
+        )
+        self._label_trouble = Counter(
+            f"{PREFIX}_label_trouble_total",
+            "Labels said again, contradicting an older one, or buried, by why.",
+            ["trouble"],
+            registry=registry,
+        )
+        self._labels_waiting = self._gauge(
+            "labels_waiting", "Labels whose image has not come yet.", registry
+        )
+
+    def _judging(self, registry: CollectorRegistry) -> None:
+        self._entropy = self._gauge(
+            "marginal_entropy_nats", "Of the last candidate's answers.", registry
+        )
+        self._agreement = self._gauge(
+            "agreement_with_zero_shot",
+            "Of the last candidate, where the zero-shot model is confident.",
+            registry,
+        )
+        self._temperature = self._gauge("temperature", "Of the last candidate.", registry)
+        self._accuracy = self._gauge(
+            "accuracy_estimate",
+            "Of the version promoted last, on its window, estimated without labels.",
+            registry,
+        )
+        self._returns = Counter(
+            f"{PREFIX}_returns_total",
+            "Times an earlier version was made to serve after too many refused rounds.",
+            registry=registry,
+        )
+
+    def _sharing(self, registry: CollectorRegistry) -> None:
+        self._state_up = Gauge(
+            f"{PREFIX}_state_up",
+            "1 while the shared state answers (files always do), 0 while it does not.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self._state_up.set(1)
+        self._outages = Counter(
+            f"{PREFIX}_state_outages_total",
+            "Times the shared state stopped answering, per process.",
+            registry=registry,
+        )
+
+    @staticmethod
+    def _gauge(name: str, text: str, registry: CollectorRegistry) -> Gauge:
+        return Gauge(f"{PREFIX}_{name}", text, registry=registry, multiprocess_mode="mostrecent")
+
+    def predicted(self, predictions: Sequence[Prediction]) -> None:
+        """One request was answered."""
+        for prediction in predictions:
+            ood = {None: "unknown", True: "yes", False: "no"}[prediction.is_ood]
+            self._predictions.labels(prediction.label, ood).inc()
+            self._confidence.observe(prediction.confidence)
+            self._ood_score.observe(prediction.ood_score)
+
+    def stage(self, stage: Stage, seconds: float) -> None:
+        """A stage of a request took that long."""
+        self._stage.labels(stage).observe(seconds)
+
+    def batched(self, images: int) -> None:
+        """So many images went through one inference call."""
+        self._batch.observe(images)
+
+    def inside(self, images: int) -> None:
+        """So many images wait or are being computed now."""
+        self._inside.set(images)
+
+    def shed(self, reason: Shed) -> None:
+        """A request was turned away, or given up."""
+        self._shed.labels(reason).inc()
+
+    def spared(self, images: int) -> None:
+        """So many images were not computed, because nobody waits for them any more."""
+        self._spared.inc(images)
+
+    def inference_alive(self, alive: bool) -> None:
+        """Whether the last canary came back right and in time."""
+        self._alive.set(alive)
+
+    def fell_back(self, fell_back: bool) -> None:
+        """Whether inference runs on another device than was asked for."""
+        self._fallback.set(fell_back)
+
+    def swapped(self, version: int, seconds: float) -> None:
+        """Another version serves."""
+        self._version.set(version)
+        self._swap_seconds.observe(seconds)
+        self._swaps.labels("ok").inc()
+
+    def swap_failed(self, why: SwapFailure) -> None:
+        """A version was not taken."""
+        self._swaps.labels(why).inc()
+
+    def denied(self, why: Denial) -> None:
+        """A request was turned away before its route."""
+        self._denied.labels(why).inc()
+
+    def sampled(self, outcome: SampleOutcome, images: int) -> None:
+        """That many answered images were chosen for the stream, and came to this."""
+        self._samples.labels(outcome).inc(images)
+
+    def received(self, topic: str, outcome: MessageOutcome, messages: int) -> None:
+        """The worker dealt with that many messages."""
+        self._messages.labels(topic, outcome).inc(messages)
+
+    def labels_joined(self, labels: int) -> None:
+        """That many labels found their image."""
+        self._joined.inc(labels)
+
+    def label_trouble(self, trouble: LabelTrouble, labels: int) -> None:
+        """That many labels were not as they should be."""
+        self._label_trouble.labels(trouble).inc(labels)
+
+    def labels_waiting(self, labels: int) -> None:
+        """That many labels wait for their image."""
+        self._labels_waiting.set(labels)
+
+    def waiting(self, messages: int) -> None:
+        """That many messages are unread."""
+        self._lag.set(messages)
+
+    def round_ended(self, method: str, outcome: Outcome, seconds: float, images: int) -> None:
+        """A round is over."""
+        self._rounds.labels(method, outcome).inc()
+        self._round_seconds.observe(seconds)
+        self._round_images.inc(images)
+
+    def judged(self, marginal_entropy_nats: float, agreement: float, temperature: float) -> None:
+        """The guard looked at a candidate."""
+        self._entropy.set(marginal_entropy_nats)
+        self._agreement.set(agreement)
+        self._temperature.set(temperature)
+
+    def estimated(self, accuracy: float) -> None:
+        """The accuracy of the version that now serves was estimated without labels."""
+        self._accuracy.set(accuracy)
+
+    def went_back(self) -> None:
+        """An earlier version serves again after too many refused rounds."""
+        self._returns.inc()
+
+    def checkpointed(self, at_s: float) -> None:
+        """A checkpoint was written, at that Unix time."""
+        self._checkpoint.set(at_s)
+
+    def checkpoints_refused(self, checkpoints: int) -> None:
+        """A worker started, and that many checkpoints could not be read."""
+        self._refused_checkpoints.inc(checkpoints)
+
+    def disk_full(self, full: bool) -> None:
+        """The worker waits for room on a disk, or goes on."""
+        self._disk_full.set(1 if full else 0)
+
+    def state_reached(self, reached: bool) -> None:
+        """The shared state went out of reach, or is back."""
+        self._state_up.set(1 if reached else 0)
+        if not reached:
+            self._outages.inc()
