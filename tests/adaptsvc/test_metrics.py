@@ -270,7 +270,7 @@ WRITE = """
 import os
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, generate_latest, multiprocess
 from adaptsvc.prometheus import PrometheusObserver
-PrometheusObserver(REGISTRY).swap_failed()
+PrometheusObserver(REGISTRY).swap_failed("altered")
 registry = CollectorRegistry()
 multiprocess.MultiProcessCollector(registry)
 print(generate_latest(registry).decode(), os.listdir(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
@@ -289,5 +289,5 @@ def test_metrics_are_written_to_the_files_that_were_reserved(tmp_path: Path) -> 
         text=True,
         check=True,
     )
-    assert 'adaptsvc_swaps_total{outcome="refused"} 1.0' in done.stdout
+    assert 'adaptsvc_swaps_total{outcome="altered"} 1.0' in done.stdout
     assert len(list(tmp_path.iterdir())) == len(FILES)
