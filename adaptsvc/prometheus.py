@@ -37,6 +37,7 @@ FILES = (
     "counter",
     "histogram",
     "gauge_liveall",
+    "gauge_livemax",
     "gauge_livemin",
     "gauge_livesum",
     "gauge_mostrecent",
