@@ -111,8 +111,8 @@ class Intake:
         """
         return bury(self._source.log, self._labeling.expire(now))
 
-    def restore(self, saved: Checkpoint) -> None:
-        """Read again what a checkpoint refers to."""
+    def restore(self, saved: Checkpoint) -> int:
+        """Read again what a checkpoint refers to; how many of its labels became dead letters."""
         self._read = dict(saved.offsets)
         self.new_labels = saved.new_labels
         taken = len(saved.window) - saved.new_images
@@ -124,7 +124,7 @@ class Intake:
         wanted, found = len(saved.window) + len(saved.labels), len(self.window) + len(self.labels)
         if found < wanted:
             log.warning("%d images are gone from the stream or no longer fit", wanted - found)
-        bury(self._source.log, dead)
+        return bury(self._source.log, dead)
 
     def references(self) -> tuple[tuple[SampleReference, ...], tuple[LabelReference, ...]]:
         """Where the images of the window and of the labels can be read again."""

@@ -119,11 +119,18 @@ class Worker:
         found = checkpoints.find(self._settings.checkpoint)
         self._tell_of(found)
         self._consumer.poll(max_messages=1, max_bytes=1, timeout_s=0.0)  # joins the group
-        start = self._start(found.checkpoint)
-        offsets = {name: start.get(p, o) for name, p, o in _places(found.checkpoint.offsets)}
-        saved = found.checkpoint.model_copy(update={"offsets": offsets})
+        last = found.checkpoint
+        if not found.refused and self._is_overtaken(last):
+            log.warning(
+                "another worker has read on since this checkpoint; going on from where it stood"
+            )
+            last = Checkpoint()
+        start = self._start(last)
+        offsets = {name: start.get(p, o) for name, p, o in _places(last.offsets)}
+        saved = last.model_copy(update={"offsets": offsets})
         self._intake = self._new_intake()
-        self._intake.restore(saved)
+        if self._intake.restore(saved):
+            self._dirty = True
         self._rounds.count, self._rounds.patience = saved.rounds, Patience(**saved.patience)
         self._consumer.seek(start)  # what the first poll gave is read again
         if saved.rounds or saved.offsets:
@@ -155,6 +162,8 @@ class Worker:
             self._parts.enforce_retention(now)
             self._prune()
         paused = not _is_over(now, self._gave_up_at, self._round_pause_s)
+        if paused and not self._intake.wanted:
+            self._stop.wait(POLL_TIMEOUT_S)  # nothing to read, and no round to run
         kind = None if paused else self._rounds.due(self._intake)
         done = None if kind is None else self._round(kind, now)
         interval_s = self._settings.learn.checkpoint_interval_s
@@ -261,6 +270,11 @@ class Worker:
             )
         elif found.refused:
             log.warning("the checkpoint before is taken: what came since is read again")
+
+    def _is_overtaken(self, saved: Checkpoint) -> bool:
+        """Whether the group was committed beyond a checkpoint, which its own worker never does."""
+        committed = self._consumer.committed()
+        return any(committed.get(p, 0) > offset for _, p, offset in _places(saved.offsets))
 
     def _start(self, saved: Checkpoint) -> dict[TopicPartition, int]:
         """Where to read on: as the checkpoint says, unless the stream does not go that far."""

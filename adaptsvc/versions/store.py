@@ -201,6 +201,8 @@ class VersionStore:
                 (content / name).write_bytes(files[name])
             sync_tree(content)
             while not self._put_in_place(content, version):
+                if self.files(version) == {name: files[name] for name in (*names, MANIFEST)}:
+                    return  # another process of this machine was first, and may be reading it
                 self.drop(version)
 
     def files(self, version: int) -> dict[str, bytes]:

@@ -266,7 +266,9 @@ def test_the_password_is_not_shown_by_the_settings(monkeypatch: pytest.MonkeyPat
 
 def test_a_password_that_is_no_text_is_not_shown(write_yaml: WriteYaml) -> None:
     write_yaml("state: {password: 918273}\nstream: {kafka: {password: 5551212}}\n")
-    with pytest.raises(ConfigError, match=r"state\.password: .* got a value that is not shown") as raised:
+    with pytest.raises(
+        ConfigError, match=r"state\.password: .* got a value that is not shown"
+    ) as raised:
         read()
     assert "918273" not in str(raised.value)
     assert "5551212" not in str(raised.value)

@@ -17,6 +17,8 @@ from adaptsvc.errors import (
 )
 from adaptsvc.versions.pointer import Current, FilePointer
 from adaptsvc.versions.store import VersionStore
+from adaptsvc.worker import POLL_TIMEOUT_S
+from streams.message import NewMessage
 from tests.adaptsvc.worker_bench import VIT, Bench, drain, pictures
 
 
@@ -136,3 +138,53 @@ def test_old_versions_are_pruned_after_each_promotion_and_with_retention_and_no_
     assert seen == [0, 1], "after the promotion"
     bench.worker.run_once(1001.0 + bench.settings.stream.retention_interval_s)
     assert seen == [0, 1, 1]
+
+
+@VIT
+def test_a_worker_that_another_one_has_overtaken_goes_on_where_that_one_stood(
+    bench: Bench, png: Callable[[int], bytes]
+) -> None:
+    """Its checkpoint is of before; the other's is on another machine."""
+    bench.send(pictures(png, 16))
+    drain(bench.worker)
+    folder = bench.settings.checkpoint
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    bench.send(pictures(png, 32, start=16))
+    drain(bench.worker, 10_000.0)
+    assert bench.waiting() == 0
+    for file in folder.iterdir():
+        file.unlink()
+    for file, content in before.items():
+        file.write_bytes(content)
+    bench.restart()
+    assert len(bench.worker._intake.window) == 0
+    rounds = len(bench.observer.rounds)
+    drain(bench.worker, 20_000.0)
+    assert len(bench.observer.rounds) == rounds
+
+
+@VIT
+def test_while_a_round_waits_for_the_shared_state_turns_wait_too(
+    bench: Bench, png: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> None:
+        raise StateUnavailableError("gone")
+
+    bench.send(pictures(png, 16))
+    monkeypatch.setattr(bench.worker._rounds, "run", away)
+    drain(bench.worker)
+    waited: list[float] = []
+    monkeypatch.setattr(bench.stop, "wait", waited.append)
+    bench.worker.run_once(1000.0)
+    assert waited == [POLL_TIMEOUT_S]
+
+
+@VIT
+def test_labels_that_settings_no_longer_admit_are_buried_once_over_restarts(bench: Bench) -> None:
+    bench.log.append("images.labeled", [NewMessage("unseen", b"", {"label": b"cat"})])
+    drain(bench.worker, 1000.0)
+    bench.settings = bench.settings.model_copy(update={"classes": ("dog", "bird", "car")})
+    for now in (2000.0, 3000.0, 4000.0):
+        bench.restart()
+        drain(bench.worker, now)
+        assert len(bench.all_of("images.deadletter")) == 1

@@ -481,3 +481,19 @@ def test_a_version_that_cannot_be_read_does_not_keep_others_from_being_discarded
     for base in (used, unsure):
         store.discard_base(base.digest)
         assert VersionStore(store.root).base(base.digest) == base
+
+
+def test_what_is_here_already_is_not_put_in_place_again(
+    store: VersionStore, tmp_path: Path
+) -> None:
+    """Another process of the machine may be reading it."""
+    base = store.add_base(exporter())
+    version = store.publish(draft(base=base.digest), {}, head()).id
+    files = store.files(version)
+    other = VersionStore(tmp_path / "other")
+    other.add_base(exporter())
+    other.take(version, files)
+    folder = tmp_path / "other" / "versions" / f"{version:06d}"
+    before = folder.stat().st_ino
+    other.take(version, files)
+    assert folder.stat().st_ino == before
