@@ -25,8 +25,8 @@ from adaptsvc.bootstrap import prepare
 from benchmarks.figures import WIDTH, machine
 from tests.conftest import VIT, settings_for, write_tiny
 from tests.faults import scenarios, sites
+from tests.faults.case import Outcome
 from tests.faults.moments import MOMENTS
-from tests.faults.scenarios import Outcome
 from tests.faults.sites import Model
 from tests.redis_server import RedisServer
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.conftest import new_redis
 from tests.faults import scenarios, sites
+from tests.faults.case import Outcome
 from tests.faults.moments import MOMENTS
-from tests.faults.scenarios import Outcome
 from tests.faults.site import Site
 from tests.faults.sites import Model, Scaled
 
