@@ -186,7 +186,9 @@ class SharedStore:
         """Why candidates were refused, anywhere; those refused here when the depot is out of reach."""
         try:
             return [parse_refusal(record) for record in self._depot.refusals()]
-        except (StateError, ValidationError) as exc:
+        except StateError:  # whoever keeps the connection has said so
+            return self._local.refusals()
+        except ValidationError as exc:
             log.warning("only what was refused here is known: %s", exc)
             return self._local.refusals()
 
