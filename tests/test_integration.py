@@ -272,7 +272,12 @@ def test_bad_input_is_a_4xx_naming_the_field_and_the_service_lives(
         (httpx.post(url, content=b"", headers=jpeg), 400, "body"),
         (httpx.post(url, content=bomb, headers=RAW), 413, "body"),
         (httpx.post(url, content=png(0), headers=RAW, params={"top_k": "all"}), 422, "top_k"),
-        (httpx.post(url, json={"url": "http://127.0.0.1"}), 415, "content-type"),
+        (httpx.post(url, json={"url": "http://127.0.0.1"}), 422, "images"),
+        (
+            httpx.post(url, content="text", headers={"content-type": "text/plain"}),
+            415,
+            "content-type",
+        ),
         (httpx.get(system.url + "/v1/unknown"), 404, "path"),
     ]:
         assert (response.status_code, response.json()["error"]["field"]) == (status, named)

@@ -111,8 +111,14 @@ def test_a_wrong_top_k_is_a_422_naming_it(client: TestClient, value: str) -> Non
     assert value in response.json()["error"]["message"]
 
 
-def test_a_json_body_is_a_415_naming_the_content_type(client: TestClient) -> None:
+def test_a_url_in_json_is_refused_and_never_fetched(client: TestClient) -> None:
     response = client.post("/v1/classify", json={"url": "http://127.0.0.1/secret"})
+    assert (response.status_code, response.json()["error"]["field"]) == (422, "images")
+
+
+def test_text_is_a_415_naming_the_content_type(client: TestClient) -> None:
+    headers = {"content-type": "text/plain"}
+    response = client.post("/v1/classify", content=b"http://127.0.0.1/secret", headers=headers)
     assert response.status_code == 415
     assert response.json()["error"]["field"] == "content-type"
 
