@@ -60,6 +60,8 @@ bench: install  ## the figures of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.kafka
 	$(BIN)/python -m benchmarks.worker_memory
 	$(BIN)/python -m benchmarks.rounds
+	$(BIN)/python -m benchmarks.overload
+	$(BIN)/python -m benchmarks.faults
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
