@@ -326,7 +326,7 @@ def test_bodies_too_slow_or_too_large_are_cut_off_and_the_service_lives(
     system.wait(system.ready, "the service is ready")
     for length, status in [(1000, b"408"), (200 * 2**20, b"413")]:
         with socket.create_connection(("127.0.0.1", system.settings.serve.port), 30) as slow:
-            head = "POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+            head = "POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
             slow.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode() + b"x" * 10)
             answer = b"".join(iter(lambda: slow.recv(4096), b""))  # up to the end of the connection
         assert answer.startswith(b"HTTP/1.1 " + status)
@@ -346,7 +346,7 @@ def test_what_clients_that_went_away_had_sent_is_not_computed(
     system.wait(system.ready, "the service is ready")
     images = [{"data": base64.b64encode(png(n, (600, 600))).decode()} for n in range(30)]
     body = json.dumps({"images": images}).encode()
-    head = "POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = "POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     port = system.settings.serve.port
     with ExitStack() as stack:
         for _ in range(4):
