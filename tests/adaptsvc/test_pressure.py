@@ -54,8 +54,9 @@ def test_a_handful_of_answers_is_no_evidence(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_touched_fails_no_request(tmp_path: Path) -> None:
-    clock = Clock()
-    note(Alert(tmp_path / "gone" / "SLOW", limit_s=0.5, clock=clock), clock, 1.0)
+    file, clock = tmp_path / "gone" / "SLOW", Clock()
+    note(Alert(file, limit_s=0.5, clock=clock), clock, 1.0)
+    assert not file.exists()
 
 
 @pytest.mark.parametrize(("age_s", "pressed"), [(0.1, True), (HOLDS_S + 0.1, False), (-60, False)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import os
@@ -17,18 +16,14 @@ from adaptsvc.errors import (
     StateRefusedError,
     StateUnavailableError,
     VersionCorruptError,
-    VersionNotFoundError,
     VersionTooLargeError,
 )
 from adaptsvc.redis import depot as depot_module
 from adaptsvc.redis.depot import RedisDepot
-from adaptsvc.redis.lease import NoLease, RedisLease
+from adaptsvc.redis.lease import RedisLease
 from adaptsvc.redis.link import Link
-from adaptsvc.redis.pins import RedisPins
-from adaptsvc.redis.pointer import RedisPointer
 from adaptsvc.sections import StateSettings
 from adaptsvc.versions.lease import Lease
-from adaptsvc.versions.seal import Seal
 from adaptsvc.versions.shared import SharedStore
 from adaptsvc.versions.store import VersionStore
 from tests.adaptsvc.versions.contract_store import (
@@ -42,25 +37,6 @@ from tests.adaptsvc.versions.examples import draft, exporter, head
 from tests.redis_server import RedisServer
 
 Machine = Callable[..., SharedStore]
-
-
-@pytest.fixture
-def machine(tmp_path: Path, open_link: Callable[..., Link]) -> Machine:
-    """`machine()`: the store on one more machine; `machine(folder=..., settings=..., lease=...)`."""
-    numbers = itertools.count()
-
-    def make(
-        folder: str = "",
-        settings: StateSettings | None = None,
-        lease: RedisLease | None = None,
-        seal: Seal | None = None,
-    ) -> SharedStore:
-        link = open_link(settings) if settings else open_link()
-        local = VersionStore(tmp_path / (folder or f"machine-{next(numbers)}"), seal=seal)
-        depot = RedisDepot(link, lease or NoLease(link), settings or StateSettings())
-        return SharedStore(local, depot)
-
-    return make
 
 
 @pytest.fixture
@@ -252,14 +228,6 @@ def test_ids_go_on_above_what_a_machine_had_before_it_used_redis(machine: Machin
     assert store.load(1).manifest.id == 1  # what was there before can still be activated
 
 
-def test_ids_go_on_above_this_machines_when_redis_was_emptied(machine: Machine, link: Link) -> None:
-    store = machine()
-    for _ in range(3):
-        store.publish(draft(), DELTA, head())
-    forget(link)
-    assert store.publish(draft(), DELTA, head()).id == 3
-
-
 def test_a_version_of_the_same_id_and_other_content_takes_the_place_of_the_one_here(
     machine: Machine, link: Link
 ) -> None:
@@ -363,89 +331,3 @@ def test_a_base_deleted_here_is_fetched_again(machine: Machine) -> None:
     store.publish(draft(base=base.digest), DELTA, head())
     shutil.rmtree(base.directory)
     assert machine("one").base(base.digest) == base
-
-
-def test_versions_survive_kill_and_restart(
-    start_redis: Callable[..., RedisServer], machine: Machine
-) -> None:
-    server = start_redis(persistent=True)
-    settings = StateSettings(url=server.url)
-    here = machine(settings=settings)
-    for _ in range(3):
-        here.publish(draft(), DELTA, head())
-    server.kill()
-    server.start()
-    there = machine(settings=settings)
-    assert there.ids() == [0, 1, 2]
-    assert bits(there.load(2).delta) == bits(DELTA)
-    assert there.publish(draft(), DELTA, head()).id == 3
-
-
-def forget(link: Link) -> None:
-    """Redis loses all of this installation."""
-    keys = link.call(lambda client: list(client.scan_iter(link.key("*").replace("{", "?"))))
-    link.call(lambda client: client.delete(*keys))
-
-
-def test_a_machine_brings_back_what_redis_lost_with_ancestors_and_base(
-    machine: Machine, link: Link
-) -> None:
-    here = machine()
-    base = here.add_base(exporter())
-    for parent in (None, 0, 0, 2):
-        here.publish(draft(base=base.digest, parent=parent), DELTA, head())
-    forget(link)
-    here.share(3)
-    there = machine()
-    assert there.ids() == [0, 2, 3]
-    assert bits(there.load(3).delta) == bits(DELTA)
-    assert there.base(base.digest).graph.read_bytes() == b"onnx graph"
-    assert there.publish(draft(parent=3), DELTA, head()).id == 4
-
-
-def test_what_is_there_is_not_put_there_again(machine: Machine) -> None:
-    here = machine()
-    here.publish(draft(parent=None), DELTA, head())
-    here.share(0)
-    machine().share(0)
-    assert machine().ids() == [0]
-
-
-def test_what_is_nowhere_cannot_be_shared(machine: Machine) -> None:
-    with pytest.raises(VersionNotFoundError):
-        machine().share(0)
-
-
-def test_redis_itself_keeps_what_serves_and_what_is_pinned(machine: Machine, link: Link) -> None:
-    store = machine()
-    for _ in range(3):
-        store.publish(draft(), DELTA, head())
-    RedisPointer(link, NoLease(link)).force(1)
-    RedisPins(link).add(0)
-    assert [store.prune(version) for version in range(4)] == [False, False, True, False]
-    assert store.ids() == [0, 1]
-
-
-def test_a_machine_brings_back_the_line_of_descent_with_what_was_pruned_of_it(
-    machine: Machine, link: Link
-) -> None:
-    here = machine()
-    for parent in (None, 0, 1):
-        here.publish(draft(parent=parent), DELTA, head())
-    here.prune(1)
-    forget(link)
-    here.share(2)
-    there = machine()
-    assert (there.ids(), there.pruned()) == ([0, 2], [1])
-    assert there.manifest(1).parent == 0
-
-
-def test_the_copies_on_other_machines_go_with_their_next_load(machine: Machine) -> None:
-    here, there = machine(), machine()
-    for _ in range(2):
-        here.publish(draft(), DELTA, head())
-        there.load(here.ids()[-1])
-    here.prune(0)
-    assert there.root.joinpath("versions", "000000").exists()
-    there.load(1)
-    assert not there.root.joinpath("versions", "000000").exists()
