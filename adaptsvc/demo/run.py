@@ -82,8 +82,8 @@ def run_demo(
     scene = load_scene(seed, streamed=STREAMED, held_out=HELD_OUT)
     journal = Journal()
     with tempfile.TemporaryDirectory(prefix="adaptsvc-demo-", ignore_cleanup_errors=True) as home:
-        overrides = _overrides(Path(home), seed)
-        settings = _settings(overrides)
+        overrides = overrides_of(Path(home), seed)
+        settings = settings_of(overrides)
         with _processes(settings, settings_environment(overrides)) as children:
             visitor = Visitor(f"http://127.0.0.1:{settings.serve.port}", journal)
             stage = Stage(settings, scene, visitor, journal, console, stop)
@@ -99,7 +99,8 @@ def run_demo(
                 visitor.close()
 
 
-def _overrides(home: Path, seed: int) -> dict[str, str]:
+def overrides_of(home: Path, seed: int) -> dict[str, str]:
+    """What differs from the defaults, by dotted key, as the environment has it."""
     return {
         "home": str(home),
         "classes": json.dumps(CLASSES),
@@ -112,12 +113,13 @@ def _overrides(home: Path, seed: int) -> dict[str, str]:
     }
 
 
-def _settings(overrides: Mapping[str, str]) -> Settings:
+def settings_of(overrides: Mapping[str, str]) -> Settings:
+    """The settings of a process whose environment has these overrides."""
     nested: dict[str, Any] = {}
     for key, value in overrides.items():
         section, _, name = key.rpartition(".")
         target = nested.setdefault(section, {}) if section else nested
-        target[name] = json.loads(value) if name == "classes" else value
+        target[name] = json.loads(value) if value.startswith("[") else value
     return config.read(**nested)
 
 

@@ -10,12 +10,14 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from adaptsvc import config
 from adaptsvc.demo import data
 from adaptsvc.demo.data import CLASSES, UNKNOWN, Picture, Scene, load_scene
 from adaptsvc.demo.measure import Reply, score
 from adaptsvc.demo.report import Journal, write
-from adaptsvc.demo.run import HELD_OUT, STREAMED
+from adaptsvc.demo.run import HELD_OUT, STREAMED, overrides_of, settings_of
 from adaptsvc.demo.table import live_table, summary_table
+from adaptsvc.processes import settings_environment
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +105,14 @@ def test_the_tables_name_the_serving_version_beside_zero_shot(scene: Scene) -> N
     assert "640 of 1280 images streamed, version 2 serves" in text
     assert "zero-shot" in text
     assert "report.png" in text
+
+
+def test_the_demos_own_settings_are_those_of_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = overrides_of(tmp_path, seed=3)
+    ours = settings_of(overrides)
+    for key, value in settings_environment(overrides).items():
+        monkeypatch.setenv(key, value)
+    assert config.read() == ours
+    assert (ours.serve.keys, ours.learn.seed) == ((), 3)
