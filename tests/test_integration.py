@@ -19,7 +19,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from adaptsvc import config
 from adaptsvc.checkpoint import load as load_checkpoint
 from adaptsvc.config import Settings
 from adaptsvc.processes import (
@@ -392,13 +391,3 @@ def _processes_of(home: Path) -> list[int]:
         if f"ADAPTSVC_HOME={home}".encode() in environment and int(folder.name) != os.getpid():
             found.append(int(folder.name))
     return found
-
-
-def test_the_settings_of_a_child_are_those_of_its_environment(system: System) -> None:
-    for key, value in system.environment.items():
-        os.environ[key] = value
-    try:
-        assert config.read().home == system.settings.home
-    finally:
-        for key in system.environment:
-            del os.environ[key]
