@@ -215,7 +215,10 @@ class Worker:
             self._gave_up(kind, seconds)
             self._gave_up_at, self._round_pause_s = now, seconds + RETRY_S
             log.error("the round starts again in a while: %s", exc)
+            if isinstance(exc, DiskFullError):
+                self._tell_full(True)
             return None
+        self._tell_full(False)
         self._observe(done)
         self._announce(done, now)
         log.info(
@@ -296,9 +299,17 @@ class Worker:
     def _wait_for_room(self, exc: Exception) -> None:
         if not self._full:
             log.error("%s; this worker waits until there is room", exc)
-            self._parts.observer.disk_full(True)
-        self._full, self._ready = True, False
+        self._tell_full(True)
+        self._ready = False
         self._stop.wait(RETRY_S)
+
+    def _tell_full(self, full: bool) -> None:
+        """Tell once that the disk is full, and once that it is no more."""
+        if full != self._full:
+            self._full = full
+            self._parts.observer.disk_full(full)
+            if not full:
+                log.warning("there is room again: this worker goes on")
 
     def _go_on(self) -> None:
         """Write the checkpoint that found no room, or begin again from the last one."""
@@ -308,10 +319,7 @@ class Worker:
             self._dirty = False  # what was half done is read again
             self.restore()
         self._ready = True
-        if self._full:
-            self._full = False
-            log.warning("there is room again: this worker goes on")
-            self._parts.observer.disk_full(False)
+        self._tell_full(False)
 
     def _checkpoint(self, now: float) -> None:
         self._parts.check_lease()

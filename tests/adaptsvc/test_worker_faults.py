@@ -187,7 +187,10 @@ def test_a_publication_without_room_is_repeated_with_the_same_images(
         drain(bench.worker, 1000.0)
     assert (bench.observer.rounds, bench.serving) == (["stopped"], 0)
     assert "free some" in caplog.text
+    assert bench.observer.full == [True]
     drain(bench.worker, 2000.0)
+    assert bench.observer.full == [True, False]
+    assert "there is room again" in caplog.text
     assert (bench.observer.rounds, bench.serving) == (["stopped", "promoted"], 1)
     assert bench.observer.messages["learned"] == 16
 
