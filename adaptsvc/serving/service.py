@@ -16,6 +16,7 @@ import bentoml
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from adaptsvc import config
 from adaptsvc.config import Settings
@@ -52,7 +53,19 @@ log = logging.getLogger(__name__)
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # BentoML sets it
 LABEL_BUSY_S = 2.0  # how long a label waits for other writers of the stream, before it is a 503
 LABELS_WAITING = 64  # and how many wait at once
-mounted = FastAPI(openapi_url=None)
+
+
+class Mounted:
+    """The application that BentoML mounts; what it leads to is known when a service starts."""
+
+    app: FastAPI
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        await self.app(scope, receive, send)
+
+
+mounted = Mounted()
 door = Door()  # closed until a service opens it with the keys of its settings
 
 
@@ -94,7 +107,7 @@ class Adaptsvc:
         add_feedback(served, self._live, self._labels, Computing(1, LABELS_WAITING))
         gate = GateLimits(settings.serve.open_requests, settings.serve.body_s)
         served.add_middleware(Gate, limits=gate, observer=observer, leaving=self._leaving)
-        mounted.mount("/", served)
+        mounted.app = served
         open_door(settings, observer)
         self._live.poll()
         self._start()
