@@ -14,9 +14,8 @@ import pytest
 
 from adaptsvc.processes import Child, service_command, service_environment
 from tests.conftest import draw_png, free_port
-from tests.deploy.expressions import RULES, alerts, expressions, healthy, parts
-from tests.deploy.test_rules import COMING
-from tests.deploy.tools import program
+from tests.deploy.expressions import COMING, RULES, alerts, expressions, healthy, parts
+from tests.deploy.tools import PROMETHEUS, program
 from tests.faults.site import Site
 from tests.prometheus_server import PrometheusServer
 
@@ -91,7 +90,7 @@ def prometheus(
     tmp_path_factory: pytest.TempPathFactory, tiny_vit_directory: Path
 ) -> Iterator[PrometheusServer]:
     """It has scraped an installation that did all that one does."""
-    found = program("prometheus", "apt-get install prometheus")
+    found = program("prometheus", PROMETHEUS)
     server = PrometheusServer(found, tmp_path_factory.mktemp("prometheus"), free_port())
     installation = Installation(tmp_path_factory.mktemp("site"), tiny_vit_directory)
     targets = {

@@ -21,14 +21,13 @@ from adaptsvc.cli import app
 from adaptsvc.config import PREFIX, Settings, read
 from adaptsvc.serving.door import is_loopback
 from streams.topics import load_topics
-from tests.deploy.tools import program, said
+from tests.deploy.tools import PROMETHEUS, program, said
 from tests.streams.broker import Broker
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "compose.yaml"
 OURS = ("service", "worker", "topics")
 COMPOSE = "install the extra `dev`"
-PROMTOOL = "apt-get install prometheus"
 ReadSettings: TypeAlias = Callable[[str], Settings]
 
 
@@ -199,6 +198,6 @@ def test_images_of_others_are_named_with_a_version(services: dict[str, Any]) -> 
 
 
 def test_promtool_accepts_the_configuration_of_prometheus_and_its_rules() -> None:
-    promtool = program("promtool", PROMTOOL)
+    promtool = program("promtool", PROMETHEUS)
     file = ROOT / "deploy" / "prometheus.yml"
     assert "SUCCESS" in said(promtool, "check", "config", str(file))

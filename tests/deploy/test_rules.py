@@ -23,9 +23,8 @@ from adaptsvc.metrics import (
     Stage,
 )
 from adaptsvc.prometheus import TOPICS, PrometheusObserver
-from tests.deploy.expressions import RULES, alerts, expressions, rules, selectors
-from tests.deploy.test_compose import PROMTOOL
-from tests.deploy.tools import program, said
+from tests.deploy.expressions import COMING, RULES, alerts, expressions, rules, selectors
+from tests.deploy.tools import PROMETHEUS, program, said
 
 ROOT = Path(__file__).parents[2]
 SERIES = [RULES.with_name("rules_test.yml"), RULES.with_name("rules_slow_test.yml")]
@@ -33,8 +32,6 @@ RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", RUNBOOK, re.MULTILINE | re.DOTALL))
 # Of the targets, of Prometheus itself, and of BentoML.
 OTHERS = {"job", "namespace", "instance", "le", "endpoint", "http_response_code", "alertname"}
-# Added to the worker on a branch of its own; remove what is here once it is merged.
-COMING = {"adaptsvc_drift": {"signal"}, "adaptsvc_drift_alarm": {"signal"}}
 VALUES = {
     "ood": {"yes", "no", "unknown"},
     "reason": {*get_args(Shed)},
@@ -64,12 +61,12 @@ def known() -> dict[str, set[str]]:
 
 
 def test_promtool_accepts_the_rules() -> None:
-    assert "SUCCESS" in said(program("promtool", PROMTOOL), "check", "rules", str(RULES))
+    assert "SUCCESS" in said(program("promtool", PROMETHEUS), "check", "rules", str(RULES))
 
 
 @pytest.mark.parametrize("file", SERIES, ids=lambda file: file.stem)
 def test_alerts_fire_on_trouble_and_on_nothing_else(file: Path) -> None:
-    assert "SUCCESS" in said(program("promtool", PROMTOOL), "test", "rules", str(file))
+    assert "SUCCESS" in said(program("promtool", PROMETHEUS), "test", "rules", str(file))
 
 
 @pytest.mark.parametrize("alert", alerts())
