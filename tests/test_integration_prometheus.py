@@ -38,17 +38,19 @@ class Installation:
         log = folder / "service.log"
         self._service = Child.start("service", service_command(settings), environment, log)
 
-    def use(self) -> None:
+    def use(self, server: PrometheusServer) -> None:
         """Ask too early, send bytes that are no image, learn a version, be asked strange things, go back."""
         site = self.site
         site.wait(lambda: self.ask() == 503, "it says that there is no version yet")
         site.start_worker({"learn.metrics_port": str(self.metrics_port)})
         site.wait(site.ready, "version 0 serves")
-        site.wait(lambda: "adaptsvc_state_up" in self.told(), "the worker tells its metrics")
+        site.wait(lambda: bool(server.values("adaptsvc_rounds_total")), "the worker is scraped")
         assert self.ask(b"no image") == 400
         site.send(16, unusable=1)
         site.wait(lambda: self.serving() == 1, "version 1 serves")
-        site.wait(self.strange, "of some images it says that they are of no known class")
+        site.wait(
+            lambda: self.told_apart(server), "images of a known class and of none are counted"
+        )
         site.state.pointer.force(0)
         site.wait(lambda: self.serving() == 0, "version 0 serves again")
 
@@ -59,22 +61,16 @@ class Installation:
         except httpx.TransportError:
             return 0
 
-    def strange(self) -> bool:
-        """Whether one more image is out of distribution."""
-        (result,) = self._classify(draw_png(next(self._pictures))).json()["results"]
-        return bool(result["is_ood"])
+    def told_apart(self, server: PrometheusServer) -> bool:
+        """Whether both kinds of answer have become more between two scrapes; asks once more."""
+        self.ask()
+        rate = 'rate(adaptsvc_predictions_total{ood="%s"}[5m])'
+        return all(any(v > 0 for v in server.values(rate % ood)) for ood in ("yes", "no"))
 
     def serving(self) -> int:
         """The version that answers."""
         answer = self._classify(draw_png(next(self._pictures)))
         return int(answer.json()["model_version"])
-
-    def told(self) -> str:
-        """The worker's metrics."""
-        try:
-            return httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics").text
-        except httpx.TransportError:
-            return ""
 
     def close(self) -> None:
         """End it."""
@@ -99,7 +95,7 @@ def prometheus(
     }
     try:
         server.start(targets, RULES)
-        installation.use()
+        installation.use(server)
         installation.site.wait(
             lambda: bool(server.values("adaptsvc:confidence:mean_rate1h")), "the rules are recorded"
         )
