@@ -8,7 +8,7 @@ export BENTOML_DO_NOT_TRACK := true
 # A process per core, each with one thread: processes of several threads slow each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: install demo up test check format lint types architecture coverage audit bench clean
+.PHONY: install demo up test check format lint types architecture coverage audit bench clean dashboards
 
 install: $(STAMP)
 
@@ -44,6 +44,9 @@ types: install
 
 architecture: install  ## imports point down the levels
 	$(BIN)/lint-imports
+
+dashboards: install  ## k8s/grafana from deploy/grafana
+	$(BIN)/python -m deploy.grafana.dashboards
 
 check: lint types architecture coverage  ## what CI runs
 

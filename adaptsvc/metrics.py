@@ -58,6 +58,9 @@ class Observer:
     def swap_failed(self, why: SwapFailure) -> None:
         """A version was not taken."""
 
+    def refusing(self, refuses: bool) -> None:
+        """Whether the version that should serve is refused."""
+
     def denied(self, why: Denial) -> None:
         """A request was turned away before its route."""
 

@@ -6,9 +6,9 @@ no version number is ever a label.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
+from itertools import chain, product
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -24,43 +24,15 @@ from adaptsvc.metrics import (
     SwapFailure,
 )
 from adaptsvc.types import Prediction
+from adaptsvc.versions.manifest import Method
 
 PREFIX = "adaptsvc"
 SHARE_BUCKETS = tuple(step / 20 for step in range(1, 20))
 # msp and mcm lie in [0, 1], entropy in [0, log C], energy and max_logit in about [-scale, 0].
 OOD_BUCKETS = (*range(-60, 0, 4), 0.0, *SHARE_BUCKETS, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+TOPICS = ("images.unlabeled", "images.labeled")  # what the worker reads
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
-
-# What a process of the service writes: our metrics, and BentoML's (livesum).
-FILES = (
-    "counter",
-    "histogram",
-    "gauge_liveall",
-    "gauge_livemax",
-    "gauge_livemin",
-    "gauge_livesum",
-    "gauge_mostrecent",
-)
-FILE_BYTES = 2**20  # as long as prometheus_client makes them
-
-
-def reserve_room(directory: Path, process: int) -> None:
-    """Give the metric files of a process their room on disk before it writes to them.
-
-    prometheus_client writes to mapped files with holes. Where a disk has no room for what goes into one, the
-    kernel kills the process, however little a new label set is.
-
-    Args:
-        directory: where prometheus_client has them.
-        process: its id.
-
-    Raises:
-        OSError: there is no room.
-    """
-    for kind in FILES:
-        with (directory / f"{kind}_{process}.db").open("ab") as file:
-            os.posix_fallocate(file.fileno(), 0, FILE_BYTES)
 
 
 class PrometheusObserver(Observer):
@@ -122,11 +94,11 @@ class PrometheusObserver(Observer):
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self._shed = Counter(
-            f"{PREFIX}_shed_total",
+        self._shed = self._counter(
+            "shed_total",
             "Requests turned away or given up, by why.",
-            ["reason"],
-            registry=registry,
+            registry,
+            reason=get_args(Shed),
         )
         self._spared = Counter(
             f"{PREFIX}_spared_images_total",
@@ -148,11 +120,11 @@ class PrometheusObserver(Observer):
         )
 
     def _guarding(self, registry: CollectorRegistry) -> None:
-        self._denied = Counter(
-            f"{PREFIX}_denied_total",
+        self._denied = self._counter(
+            "denied_total",
             "Requests turned away before their route, by why.",
-            ["why"],
-            registry=registry,
+            registry,
+            why=get_args(Denial),
         )
 
     def _swapping(self, registry: CollectorRegistry) -> None:
@@ -168,27 +140,34 @@ class PrometheusObserver(Observer):
             buckets=SECONDS_BUCKETS,
             registry=registry,
         )
-        self._swaps = Counter(
-            f"{PREFIX}_swaps_total",
+        self._swaps = self._counter(
+            "swaps_total",
             "Swaps: ok, or why a version was not taken.",
-            ["outcome"],
+            registry,
+            outcome=("ok", *chain.from_iterable(map(get_args, get_args(SwapFailure)))),
+        )
+        self._refusing = Gauge(
+            f"{PREFIX}_version_refused",
+            "1 while a service process refuses the version that should serve.",
             registry=registry,
+            multiprocess_mode="livemax",
         )
 
     def _sampling(self, registry: CollectorRegistry) -> None:
-        self._samples = Counter(
-            f"{PREFIX}_samples_total",
+        self._samples = self._counter(
+            "samples_total",
             "Answered images chosen for the stream: published, or why not.",
-            ["outcome"],
-            registry=registry,
+            registry,
+            outcome=get_args(SampleOutcome),
         )
 
     def _learning(self, registry: CollectorRegistry) -> None:
-        self._messages = Counter(
-            f"{PREFIX}_messages_total",
+        self._messages = self._counter(
+            "messages_total",
             "Messages dealt with, by outcome.",
-            ["topic", "outcome"],
-            registry=registry,
+            registry,
+            topic=TOPICS,
+            outcome=get_args(MessageOutcome),
         )
         self._lag = Gauge(
             f"{PREFIX}_stream_lag_messages",
@@ -196,11 +175,12 @@ class PrometheusObserver(Observer):
             registry=registry,
             multiprocess_mode="mostrecent",
         )
-        self._rounds = Counter(
-            f"{PREFIX}_rounds_total",
+        self._rounds = self._counter(
+            "rounds_total",
             "Rounds, by outcome.",
-            ["method", "outcome"],
-            registry=registry,
+            registry,
+            method=get_args(Method),
+            outcome=get_args(Outcome),
         )
         self._round_seconds = Histogram(
             f"{PREFIX}_round_seconds",
@@ -231,11 +211,11 @@ class PrometheusObserver(Observer):
             "Labels that found their image, before it came or after.",
             registry=registry,
         )
-        self._label_trouble = Counter(
-            f"{PREFIX}_label_trouble_total",
+        self._label_trouble = self._counter(
+            "label_trouble_total",
             "Labels said again, contradicting an older one, or buried, by why.",
-            ["trouble"],
-            registry=registry,
+            registry,
+            trouble=get_args(LabelTrouble),
         )
         self._labels_waiting = self._gauge(
             "labels_waiting", "Labels whose image has not come yet.", registry
@@ -275,6 +255,16 @@ class PrometheusObserver(Observer):
             "Times the shared state stopped answering, per process.",
             registry=registry,
         )
+
+    @staticmethod
+    def _counter(
+        name: str, text: str, registry: CollectorRegistry, **labels: Sequence[str]
+    ) -> Counter:
+        """All its series begin at 0: one that began at 1 would hide its first event from `increase`."""
+        counter = Counter(f"{PREFIX}_{name}", text, [*labels], registry=registry)
+        for values in product(*labels.values()):
+            counter.labels(*values)
+        return counter
 
     @staticmethod
     def _gauge(name: str, text: str, registry: CollectorRegistry) -> Gauge:
@@ -325,6 +315,10 @@ class PrometheusObserver(Observer):
     def swap_failed(self, why: SwapFailure) -> None:
         """A version was not taken."""
         self._swaps.labels(why).inc()
+
+    def refusing(self, refuses: bool) -> None:
+        """Whether the version that should serve is refused."""
+        self._refusing.set(refuses)
 
     def denied(self, why: Denial) -> None:
         """A request was turned away before its route."""

@@ -108,7 +108,7 @@ class Live:
         serving = self.current
         if serving is not None and serving.manifest.id == wanted.version:
             self._handled, self._retry_at = wanted, float("inf")
-            self.refusal = self.refusal_code = None
+            self._accept()
         elif wanted.version is not None and due:
             self._handled, self._retry_at = wanted, float("inf")
             self._swap(wanted)
@@ -140,7 +140,7 @@ class Live:
             self._refuse(code_of(exc), f"version {wanted.version} was not taken: {exc}")
             return
         self._replaced = before is not None
-        self.refusal = self.refusal_code = None
+        self._accept()
         self._observer.swapped(wanted.version, seconds)
         self._observer.fell_back(predictor.encoder.provider != PROVIDERS[self._runtime.device])
         log.info("version %d serves, ready in %.0f ms", wanted.version, 1000 * seconds)
@@ -164,7 +164,13 @@ class Live:
         if reason != self.refusal:
             log.error("%s; %s", reason, self._consequence())
             self._observer.swap_failed(code)
+            self._observer.refusing(True)
         self.refusal, self.refusal_code = reason, code
+
+    def _accept(self) -> None:
+        if self.refusal is not None:
+            self._observer.refusing(False)
+        self.refusal = self.refusal_code = None
 
     def _consequence(self) -> str:
         if self.current is None:

@@ -22,10 +22,11 @@ from adaptsvc import config
 from adaptsvc.config import Settings
 from adaptsvc.images import ImageLimits, decode
 from adaptsvc.logs import keep_to_one_line
+from adaptsvc.metric_files import reserve_room
 from adaptsvc.metrics import Observer
 from adaptsvc.pressure import Alert
 from adaptsvc.processes import end_with_parent
-from adaptsvc.prometheus import PrometheusObserver, reserve_room
+from adaptsvc.prometheus import PrometheusObserver
 from adaptsvc.serving.answers import Classifier
 from adaptsvc.serving.app import Computing, create_app
 from adaptsvc.serving.batching import BatchLimits, buckets

@@ -21,14 +21,13 @@ from adaptsvc.cli import app
 from adaptsvc.config import PREFIX, Settings, read
 from adaptsvc.serving.door import is_loopback
 from streams.topics import load_topics
-from tests.deploy.tools import program, said
+from tests.deploy.tools import PROMETHEUS, program, said
 from tests.streams.broker import Broker
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "compose.yaml"
 OURS = ("service", "worker", "topics")
 COMPOSE = "install the extra `dev`"
-PROMTOOL = "apt-get install prometheus"
 ReadSettings: TypeAlias = Callable[[str], Settings]
 
 
@@ -153,7 +152,8 @@ def test_prometheus_scrapes_where_service_and_worker_serve_their_metrics(
     worker = settings("worker")
     metrics = f"{worker.serve.host}:{worker.learn.metrics_port}"
     service = settings("service").serve
-    assert targets == {"service": [f"{service.host}:{service.port}"], "worker": [metrics]}
+    expected = {"service": [f"{service.host}:{service.port}"], "worker": [metrics]}
+    assert targets == {f"adaptsvc-{name}": hosts for name, hosts in expected.items()}
 
 
 def test_health_is_asked_where_it_is_answered(
@@ -178,8 +178,8 @@ def test_grafana_knows_prometheus_under_the_name_of_its_network(services: dict[s
 def test_every_file_that_is_mounted_is_there(services: dict[str, Any]) -> None:
     mounts = [mount for each in services.values() for mount in each.get("volumes", ())]
     bound = [Path(mount["source"]) for mount in mounts if mount["type"] == "bind"]
-    assert len(bound) == 3
-    assert all(path.is_file() and path.is_relative_to(ROOT) for path in bound)
+    assert len(bound) == 6
+    assert all(path.exists() and path.is_relative_to(ROOT) for path in bound)
 
 
 def test_no_container_may_gain_rights_or_take_the_whole_machine(services: dict[str, Any]) -> None:
@@ -197,7 +197,7 @@ def test_images_of_others_are_named_with_a_version(services: dict[str, Any]) -> 
         assert re.fullmatch(r"[\w/.-]+:v?\d+\.\d[\w.-]*", image), (name, image)
 
 
-def test_promtool_accepts_the_configuration_of_prometheus() -> None:
-    promtool = program("promtool", PROMTOOL)
+def test_promtool_accepts_the_configuration_of_prometheus_and_its_rules() -> None:
+    promtool = program("promtool", PROMETHEUS)
     file = ROOT / "deploy" / "prometheus.yml"
     assert "SUCCESS" in said(promtool, "check", "config", str(file))

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+PROMETHEUS = "apt-get install prometheus"
+
 
 def program(name: str, where: str) -> str:
     """A program beside this Python or on the path; a missing one is a failure in CI, a skip elsewhere."""

@@ -31,6 +31,7 @@ class Recorder(Observer):
         self.swaps: list[int] = []
         self.failures = 0
         self.codes: list[SwapFailure] = []
+        self.refuses: list[bool] = []
 
     def swapped(self, version: int, seconds: float) -> None:
         self.swaps.append(version)
@@ -38,6 +39,9 @@ class Recorder(Observer):
     def swap_failed(self, why: SwapFailure) -> None:
         self.failures += 1
         self.codes.append(why)
+
+    def refusing(self, refuses: bool) -> None:
+        self.refuses.append(refuses)
 
 
 class Fixture:
@@ -190,6 +194,7 @@ def test_a_refused_version_is_tried_again_later_and_counted_once(
     fixture.now += live_module.RETRY_S
     fixture.live.poll()
     assert (fixture.serving, fixture.live.refusal) == (version, None)
+    assert fixture.observer.refuses == [True, False]
 
 
 def test_a_version_whose_answers_differ_from_its_self_test_is_refused(fixture: Fixture) -> None:
@@ -234,6 +239,7 @@ def test_what_no_service_may_take_is_refused_with_its_code_and_the_old_one_serve
     fixture.pointer.force(0)
     fixture.live.poll()
     assert (fixture.live.refusal, fixture.live.refusal_code) == (None, None)
+    assert fixture.observer.refuses == [True, False]
 
 
 def test_an_unreadable_pointer_keeps_the_version(fixture: Fixture, prepared: Settings) -> None:
