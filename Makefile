@@ -62,6 +62,8 @@ bench: install  ## the figures of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.streams_log
 	$(BIN)/python -m benchmarks.kafka
 	$(BIN)/python -m benchmarks.worker_memory
+	$(BIN)/python -m benchmarks.swap_memory
+	$(BIN)/python -m benchmarks.fuzz
 	$(BIN)/python -m benchmarks.rounds
 	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.faults

@@ -43,8 +43,7 @@ def current_predictor(settings: Settings) -> Predictor | None:
 
 def classify_here(files: Sequence[Path], predictor: Predictor, settings: Settings) -> list[Row]:
     """One row per file, by a predictor in this process."""
-    images = settings.images
-    limits = ImageLimits(images.max_bytes, images.max_pixels, images.max_side)
+    limits = ImageLimits.of(settings.images)
     return [_here(file, predictor, limits) for file in files]
 
 

@@ -40,13 +40,13 @@ from adaptsvc.prometheus import PrometheusObserver
 from adaptsvc.replay_command import REPLAY_EXAMPLE, replay
 from adaptsvc.serving.door import check_exposure
 from adaptsvc.serving.keys import keys_of
-from adaptsvc.streaming import open_log
+from adaptsvc.streaming import LABELS, open_log
 from streams.errors import StreamError
 from streams.label_file import label_messages, read_labels
 from streams.replay import send
 
 log = logging.getLogger(__name__)
-LABELS, DEADLETTER = "images.labeled", "deadletter"
+DEADLETTER = "deadletter"
 RESTART_S, WATCH_S = 2.0, 0.5
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
@@ -247,7 +247,7 @@ def _table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) ->
     table = Table(*columns, title=title or None)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(markup=False).print(table)  # a file or class may be called [/]
 
 
 def _say(line: str) -> None:

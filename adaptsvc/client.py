@@ -141,7 +141,7 @@ class _Asking:
             raise ValueError("no images; give at least one")
         images = [_image(source) for source in sources]
         call: dict[str, Any] = {"method": "POST", "url": path, "params": query}
-        if len(images) == 1:
+        if len(images) == 1 and images[0].image_id.isascii():  # a header holds nothing else
             headers = {"content-type": "application/octet-stream"}
             if images[0].image_id:
                 headers[ID_HEADER] = images[0].image_id

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from adaptsvc.errors import AdaptsvcError
+from adaptsvc.streaming import DEAD_LETTERS
 from adaptsvc.versions.files import write_atomic
 from streams.deadletter import Replayed, letter, replay_letters
 from streams.errors import MessageTooLargeError
@@ -17,7 +18,6 @@ from streams.log import Log
 from streams.message import Message, TopicPartition
 
 log = logging.getLogger(__name__)
-DEAD_LETTERS = "images.deadletter"
 Dead: TypeAlias = tuple[Message, AdaptsvcError]
 
 

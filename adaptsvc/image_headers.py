@@ -36,14 +36,18 @@ _KINDS = tuple(
     )
 )
 _PNG_PICTURE = frozenset({b"PLTE", b"tRNS", b"IDAT", b"IEND"})
-_JPEG_MARKER = re.compile(rb"\xff([^\x00\xff])", re.DOTALL)
+# Past markers without a length: megabytes of those, or of junk in a GIF, are a second of Python otherwise.
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
+_GIF_BLOCK = re.compile(rb"[!,;]")
 _JPEG_SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOFn
-_JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers that have no length
 _JPEG_METADATA = frozenset({*range(0xE1, 0xF0), 0xFE}) - {0xEE}  # APPn and comments
 # Progressive files have about 10; each empty one costs a pass over all pixels, for 10 bytes
 # (libjpeg-turbo's LJT-01-004).
 _MAX_JPEG_SCANS = 100
+_MAX_JPEG_SEGMENTS = (
+    10_000  # cameras write some dozens; millions of empty ones are seconds of Python
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,9 @@ def read_header(data: bytes) -> ImageHeader:
 def _read_jpeg(data: bytes) -> ImageHeader:
     """Keeps the tables, the scans, APP0 (JFIF) and APP14 (Adobe's colour transform)."""
     size, orientation, scans, kept = (0, 0), 1, 0, [data[:2]]
-    for marker, segment in _jpeg_segments(data):
+    for number, (marker, segment) in enumerate(_jpeg_segments(data)):
+        if number >= _MAX_JPEG_SEGMENTS:
+            raise ValueError(f"more than {_MAX_JPEG_SEGMENTS} segments")
         if marker in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", segment, 5)
             size = (width, height)
@@ -108,8 +114,6 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         if marker == 0xD9:
             yield marker, data[start:at]
             return
-        if marker in _JPEG_ALONE:
-            continue
         at += int(struct.unpack_from(">H", data, at)[0])
         if marker == 0xDA:
             following = _JPEG_SCAN_END.search(data, at)
@@ -161,18 +165,16 @@ def _read_gif(data: bytes) -> ImageHeader:
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     screen, control = data[:at], b""
-    while data[at] != 0x2C:  # an image descriptor
-        if data[at] == 0x3B:
-            raise ValueError("it ends without a frame")
-        if data[at] != 0x21:  # not an extension either: junk
-            at += 1
-            continue
-        start, at = at, at + 2
+    while (block := _GIF_BLOCK.search(data, at)) and block[0] == b"!":  # an extension
+        start, at = block.start(), block.end() + 1
         while data[at]:
             at += 1 + data[at]
         at += 1
         if data[start + 1] == 0xF9 and at - start == 8:
             control = data[start:at]
+    if block is None or block[0] == b";":
+        raise ValueError("it ends without a frame")
+    at = block.start()
     left, top, frame_width, frame_height = struct.unpack_from("<4H", data, at + 1)
     size = max(width, left + frame_width), max(height, top + frame_height)
     return ImageHeader("GIF", size, screen + control + data[at:])

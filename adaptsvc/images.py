@@ -24,6 +24,7 @@ from PIL import Image
 
 from adaptsvc.errors import ConfigError, ImageTooLargeError
 from adaptsvc.image_headers import not_an_image, read_header
+from adaptsvc.sections import ImagesSettings
 from adaptsvc.types import Float32, UInt8
 
 ResizeMode = Literal["shortest", "squash", "longest"]
@@ -80,6 +81,11 @@ class ImageLimits:
     max_bytes: int = 10 * 1024 * 1024
     max_pixels: int = 50_000_000
     max_side: int = 16_384
+
+    @classmethod
+    def of(cls, images: ImagesSettings) -> ImageLimits:
+        """As the settings have them."""
+        return cls(images.max_bytes, images.max_pixels, images.max_side)
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

@@ -15,21 +15,10 @@ from adaptsvc.deadletters import Dead, bury
 from adaptsvc.errors import ImageError, ImageIdError, LabelError
 from adaptsvc.labeling import Labeling, fitting
 from adaptsvc.metrics import Observer
-from adaptsvc.source import (
-    DEAD_LETTERS,
-    IMAGES,
-    LABEL_HEADER,
-    LABELS,
-    Pictures,
-    Source,
-    named,
-    place_of,
-    position_of,
-)
+from adaptsvc.source import Pictures, Source, named, place_of, position_of
+from adaptsvc.streaming import IMAGES, LABELS
 from adaptsvc.types import UInt8
 from streams.message import Message
-
-__all__ = ["DEAD_LETTERS", "IMAGES", "LABELS", "LABEL_HEADER", "Intake", "Source"]
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,8 @@ from adaptsvc.errors import (
     UnknownClassError,
 )
 from adaptsvc.metrics import LabelTrouble, Observer
-from adaptsvc.source import LABEL_HEADER, LABELS, Pictures, check_id, place_of, position_of
+from adaptsvc.source import LABEL_HEADER, Pictures, check_id, place_of, position_of
+from adaptsvc.streaming import LABELS
 from adaptsvc.types import UInt8
 from streams.labels import GivenLabel, Joined, JoinState, LabelJoin, SeenImage
 from streams.message import Message, Position

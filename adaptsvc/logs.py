@@ -17,7 +17,11 @@ class OneLine(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change the record, and let it pass."""
-        record.msg, record.args = one_line(record.getMessage()), ()
+        try:
+            message = record.getMessage()
+        except Exception:  # arguments that do not fit: the handler says so, whoever logs goes on
+            return True
+        record.msg, record.args = one_line(message), ()
         if record.exc_info and record.exc_info[1] is not None:
             text = "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n")
             record.exc_text = "\n".join(INDENT + one_line(line) for line in text.split("\n"))

@@ -15,13 +15,12 @@ from rich.progress import Progress
 from adaptsvc import config
 from adaptsvc.config import Settings
 from adaptsvc.corruption import KINDS, Corruption, Kind
-from adaptsvc.deadletters import DEAD_LETTERS, send_back
+from adaptsvc.deadletters import send_back
 from adaptsvc.errors import ConfigError
 from adaptsvc.images import ImageLimits
 from adaptsvc.replaying import BUNDLED, Choice, Corrupter, Outgoing, gather, origin_of
 from adaptsvc.sections import ImagesSettings
-from adaptsvc.source import IMAGES
-from adaptsvc.streaming import open_log
+from adaptsvc.streaming import DEAD_LETTERS, IMAGES, open_log
 from streams.log import Log
 from streams.message import NewMessage
 from streams.replay import send
@@ -144,9 +143,8 @@ def _corrupter(
         )
     if not kind:
         return None
-    limits = ImageLimits(images.max_bytes, images.max_pixels, images.max_side)
     chosen = Corruption(cast(Kind, kind), SEVERITY if severity is None else severity, seed)
-    return Corrupter(chosen, limits)
+    return Corrupter(chosen, ImageLimits.of(images))
 
 
 def _send(

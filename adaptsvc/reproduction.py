@@ -115,9 +115,7 @@ def reproduce(settings: Settings, store: Store, log: Log, version: int) -> Repro
     made, parent = store.load(version), store.load(_parent_of(manifest))
     messages = _messages(log, record, version)
     clip = _clip(store, manifest, record.machine)
-    limits = ImageLimits(
-        settings.images.max_bytes, settings.images.max_pixels, settings.images.max_side
-    )
+    limits = ImageLimits.of(settings.images)
     pixels = _pixels(messages, record, clip.preprocess, limits)
     learner = _learner(clip, store, made)
     learner.load(parent, store.base(parent.manifest.base).tuned())

@@ -19,7 +19,6 @@ from adaptsvc.types import Float32, UInt8
 from streams.log import Log
 from streams.message import Message, Position, TopicPartition
 
-IMAGES, LABELS, DEAD_LETTERS = "images.unlabeled", "images.labeled", "images.deadletter"
 LABEL_HEADER = "label"
 # Ids are kept by the ten thousands, and a message may have one of megabytes.
 MOST_ID_BYTES = 1024
@@ -51,8 +50,7 @@ class Pictures:
     """
 
     def __init__(self, source: Source, settings: Settings) -> None:
-        images = settings.images
-        self._limits = ImageLimits(images.max_bytes, images.max_pixels, images.max_side)
+        self._limits = ImageLimits.of(settings.images)
         self._answer_bytes = FLOAT32_BYTES * len(settings.classes)
         self._source = source
 

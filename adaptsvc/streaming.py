@@ -16,6 +16,8 @@ from streams.sqlite import SqliteLog
 from streams.topics import load_topics
 
 log = logging.getLogger(__name__)
+IMAGES, LABELS, DEAD_LETTERS = "images.unlabeled", "images.labeled", "images.deadletter"
+EVENTS = "model.events"
 BUSY_TIMEOUT_S = 5.0
 
 

@@ -25,11 +25,13 @@ from adaptsvc.checkpoint import Checkpoint, Found
 from adaptsvc.config import Settings
 from adaptsvc.errors import DiskFullError, StateUnavailableError, VersionError
 from adaptsvc.images import Preprocess
-from adaptsvc.intake import IMAGES, LABELS, Intake, Source
+from adaptsvc.intake import Intake
 from adaptsvc.learner import Learner
 from adaptsvc.metrics import Observer
 from adaptsvc.publishing import Publisher
 from adaptsvc.rounds import Round, Rounds, StopRound
+from adaptsvc.source import Source
+from adaptsvc.streaming import EVENTS, IMAGES, LABELS
 from adaptsvc.trust.patience import Patience
 from adaptsvc.types import Float32, UInt8
 from adaptsvc.versions.pointer import Pointer
@@ -40,7 +42,6 @@ from streams.log import Log
 from streams.message import Message, NewMessage, TopicPartition
 
 log = logging.getLogger(__name__)
-EVENTS = "model.events"
 MEMBER = "worker"
 POLL_MESSAGES, POLL_BYTES, POLL_TIMEOUT_S = 64, 32 * 2**20, 0.5
 RETRY_S = 5.0

@@ -120,7 +120,7 @@ class Folded:
 def swap_costs(home: Path, name: str, load: Load) -> list[Figure]:
     """Time and memory of swaps with nothing else going on but a request after each."""
     stand = Stand(home)
-    pixels = _pixels(stand.predictor, 1)
+    pixels = pixels_of(stand.predictor, 1)
     for _ in range(20):
         stand.answer(pixels)
     before = memory.settle()
@@ -181,7 +181,7 @@ def _latencies(stand: Stand, seconds: float, each_interval: Callable[[], None]) 
     stop = threading.Event()
 
     def client(seed: int) -> list[float]:
-        pixels, times = _pixels(stand.predictor, 1, seed), []
+        pixels, times = pixels_of(stand.predictor, 1, seed), []
         while not stop.is_set():
             started = time.perf_counter()
             stand.answer(pixels)
@@ -210,7 +210,7 @@ def graph_costs(home: Path, name: str, load: Load) -> list[Figure]:
     ours = stand.predictor.encoder
     figures = []
     for size in BATCHES:
-        pixels = _pixels(stand.predictor, size)
+        pixels = pixels_of(stand.predictor, size)
         if not np.abs(plain.embed(pixels) - folded.embed(pixels)).max() <= SAME:
             raise SystemExit(f"{name}: the two graphs do not compute the same")
         passes = [
@@ -238,7 +238,8 @@ def _alternate(first: Embed, second: Embed, pixels: UInt8, calls: int) -> list[f
     return [percentile(each, 0.5) for each in times]
 
 
-def _pixels(predictor: Predictor, images: int, seed: int = 0) -> UInt8:
+def pixels_of(predictor: Predictor, images: int, seed: int = 0) -> UInt8:
+    """Random images (N, 3, H, W) as a predictor takes them."""
     size = predictor.base.preprocess.size
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (images, 3, size, size), dtype=np.uint8)

@@ -21,9 +21,8 @@ import numpy as np
 from adaptsvc import config
 from adaptsvc.bootstrap import build_worker
 from adaptsvc.config import Settings
-from adaptsvc.intake import IMAGES
 from adaptsvc.metrics import Observer
-from adaptsvc.streaming import open_log
+from adaptsvc.streaming import IMAGES, open_log
 from adaptsvc.worker import Worker
 from benchmarks.figures import Figure, at_most, publish
 from benchmarks.memory import resident_mib, settle

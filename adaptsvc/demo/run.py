@@ -38,7 +38,7 @@ from adaptsvc.processes import (
     worker_command,
 )
 from adaptsvc.state import open_state
-from adaptsvc.streaming import open_log
+from adaptsvc.streaming import IMAGES, open_log
 from adaptsvc.versions.pointer import Pointer
 from streams.message import NewMessage
 
@@ -237,7 +237,7 @@ class _Feeder(threading.Thread):
         pictures = self._stage.scene.stream
         for start in range(0, len(pictures), size):
             batch = pictures[start : start + size]
-            log.append("images.unlabeled", [NewMessage(p.image_id, p.data) for p in batch])
+            log.append(IMAGES, [NewMessage(p.image_id, p.data) for p in batch])
             self.count += len(batch)
             if self._stage.stop.wait(size / STREAM_RATE):
                 break

@@ -122,8 +122,8 @@ def read_pictures(
     Raises:
         AdaptsvcError: none can be read.
     """
-    preprocess, images = bench.ready.encoder.base.preprocess, bench.settings.images
-    limits = ImageLimits(images.max_bytes, images.max_pixels, images.max_side)
+    preprocess = bench.ready.encoder.base.preprocess
+    limits = ImageLimits.of(bench.settings.images)
     pixels = np.empty((len(entries), 3, preprocess.size, preprocess.size), np.uint8)
     names: list[str] = []
     skipped: list[str] = []

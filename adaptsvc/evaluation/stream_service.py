@@ -13,12 +13,13 @@ from adaptsvc.config import Settings
 from adaptsvc.evaluation.bench import Bench
 from adaptsvc.evaluation.data import prompt_name
 from adaptsvc.evaluation.stream_kinds import Noise, Picture, Sending, noise_png
-from adaptsvc.intake import IMAGES, LABEL_HEADER, LABELS
 from adaptsvc.metrics import MessageOutcome, Observer
 from adaptsvc.publishing import Publisher, zero_shot_draft
 from adaptsvc.rounds import Round
 from adaptsvc.serving.encoder import Encoder
 from adaptsvc.serving.encoder import build as build_encoder
+from adaptsvc.source import LABEL_HEADER
+from adaptsvc.streaming import IMAGES, LABELS
 from adaptsvc.versions.pointer import FilePointer
 from adaptsvc.versions.store import Version, VersionStore
 from adaptsvc.worker import Parts, Worker

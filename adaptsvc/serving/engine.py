@@ -173,10 +173,9 @@ class Engine:
         job = _Job(items, finish, self._clock())
         with self._changed:
             refusal = self._admission.admit(len(items), deadline_s, job.entered_s)
-            inside = self._admission.inside
-        if refusal is not None:
-            raise FullError(refusal, inside)
-        self._observer.inside(inside)
+            if refusal is not None:
+                raise FullError(refusal, self._admission.inside)
+            self._observer.inside(self._admission.inside)
         job.future.add_done_callback(lambda _future: self._left(len(items)))
         self._pool.submit(self._prepare, job)
         return job.future
@@ -185,11 +184,12 @@ class Engine:
         """The self-test of the version that serves, run before any job that waits; it is never refused.
 
         The future's exception is what went wrong; where no version serves there is nothing to go wrong.
+        Cancel it when nobody waits for it any more, and it is not run.
         """
         future: Future[None] = Future()
         with self._changed:
             self._checks.append(future)
-            self._changed.notify()
+            self._changed.notify_all()
         return future
 
     @property
@@ -211,10 +211,9 @@ class Engine:
         """A job's future is done: answered, failed, or cancelled by whoever waited."""
         with self._changed:
             self._admission.leave(images)
-            inside = self._admission.inside
-            if not inside:
+            self._observer.inside(self._admission.inside)  # in here, or an older count comes last
+            if not self._admission.inside:
                 self._changed.notify_all()  # `close` may wait for this
-        self._observer.inside(inside)
 
     def _prepare(self, job: _Job) -> None:
         """Decode a job in the pool, then hand it to the threads that infer."""
@@ -236,7 +235,7 @@ class Engine:
             return
         with self._changed:
             self._ready.append(job)
-            self._changed.notify()
+            self._changed.notify_all()  # `close` waits here too, and one wake-up could be its own
 
     def _decoded(self, item: Item, preprocess: Preprocess) -> Decoded:
         image_id = item.image_id or hashlib.sha256(item.data).hexdigest()
@@ -281,6 +280,8 @@ class Engine:
         self._observer.spared(
             sum(len(job.items) for job in batch) - sum(len(j.items) for j in jobs)
         )
+        if not jobs:
+            return
         try:
             if (predictor := self._current()) is None:
                 raise InferenceError("no version serves")
@@ -356,6 +357,8 @@ class Engine:
                 check = self._checks.popleft()
             except IndexError:  # another thread was faster
                 return
+            if not check.set_running_or_notify_cancel():
+                continue
             try:
                 if (predictor := self._current()) is not None:
                     self._timed(predictor.self_test)

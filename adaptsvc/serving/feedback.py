@@ -18,7 +18,8 @@ from adaptsvc.serving.live import Live
 from adaptsvc.serving.problems import ERRORS
 from adaptsvc.serving.requests import RequestError, read_json
 from adaptsvc.serving.schemas import Feedback
-from adaptsvc.source import LABEL_HEADER, LABELS, check_id
+from adaptsvc.source import LABEL_HEADER, check_id
+from adaptsvc.streaming import LABELS
 from streams.errors import InvalidMessageError, LogBusyError, LogFullError, StreamError
 from streams.log import Log
 from streams.message import NewMessage

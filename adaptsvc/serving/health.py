@@ -133,6 +133,7 @@ class Health:
             check.result(self._limits.timeout_s)
             problem, self._flown = "", True
         except TimeoutError:
+            check.cancel()  # those of a long stall would all be run after it, before any request
             problem = f"a canary inference took over {self._limits.timeout_s:g} s"
         except (
             Exception

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import reprlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,7 +16,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from adaptsvc.serving.schemas import ImagesBody
 
@@ -25,6 +26,8 @@ JSON = "application/json"
 FIELD, ID_FIELD, ID_HEADER = "images", "image_id", "X-Image-Id"
 MOST_ID_BYTES = 1024  # as in the stream
 MULTIPART_OVERHEAD_BYTES = 1024  # headers and boundary of one part
+MOST_MEMBERS = 100_000  # of JSON objects; pydantic notes each that is unknown, in a kilobyte
+CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads it but the access log
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -67,7 +70,7 @@ async def read_images(request: Request, limits: RequestLimits) -> list[Upload]:
 
     Raises:
         RequestError: 400 malformed or empty, 413 too large, 415 another content type, 422 the wrong
-            field or too many images.
+            field or too many images, 499 the client went away.
     """
     content_type = _content_type(request)
     if content_type == MULTIPART:
@@ -93,13 +96,16 @@ async def read_json(request: Request, kind: type[Record], *, max_bytes: int) -> 
     """The record in a JSON body.
 
     Raises:
-        RequestError: 400 not JSON, 413 too large, 415 another content type, 422 not such a record.
+        RequestError: 400 not JSON, 413 too large, 415 another content type, 422 not such a record,
+            499 the client went away.
     """
     if (content_type := _content_type(request)) != JSON:
         raise RequestError(
             415, "content-type", f"got content type {content_type or 'none'!r}; send {JSON}"
         )
     data = b"".join([part async for part in _capped(request, max_bytes)])
+    if (colons := data.count(b":")) > MOST_MEMBERS:
+        raise RequestError(422, "body", f"got {colons} members; at most {MOST_MEMBERS} are allowed")
     try:
         return kind.model_validate_json(data)
     except ValidationError as exc:
@@ -107,7 +113,7 @@ async def read_json(request: Request, kind: type[Record], *, max_bytes: int) -> 
         if first["type"] == "json_invalid":
             raise RequestError(400, "body", f"the body is no JSON: {first['msg']}") from exc
         field = str(first["loc"][-1]) if first["loc"] else "body"
-        got = repr(first["input"])[:100]
+        got = reprlib.repr(first["input"])  # it may have megabytes
         raise RequestError(422, field, f"got {got}; {first['msg']}") from exc
 
 
@@ -124,7 +130,7 @@ async def _multipart(request: Request, limits: RequestLimits) -> list[Upload]:
     )
     try:
         form = await parser.parse()
-    except (MultiPartException, KeyError) as exc:
+    except (MultiPartException, KeyError, UnicodeError) as exc:  # the last of a charset
         raise _malformed(str(exc), limits) from exc
     try:
         return await _from_form(form, limits)
@@ -215,11 +221,14 @@ async def _capped(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(int(declared), limit, "body")
     total = 0
-    async for part in request.stream():
-        total += len(part)
-        if total > limit:
-            raise _too_large(total, limit, "body")
-        yield part
+    try:
+        async for part in request.stream():
+            total += len(part)
+            if total > limit:
+                raise _too_large(total, limit, "body")
+            yield part
+    except ClientDisconnect as exc:
+        raise RequestError(CLIENT_CLOSED_REQUEST, "connection", "the client went away") from exc
 
 
 def _too_large(size: int, limit: int, field: str) -> RequestError:

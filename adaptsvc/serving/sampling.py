@@ -20,13 +20,13 @@ from datetime import UTC, datetime
 
 from adaptsvc.image_headers import read_header
 from adaptsvc.metrics import Observer, SampleOutcome
+from adaptsvc.streaming import IMAGES
 from streams.errors import InvalidMessageError
 from streams.log import Log
 from streams.message import NewMessage
 
 log = logging.getLogger(__name__)
 SHA256 = re.compile("[0-9a-f]{64}")
-TOPIC = "images.unlabeled"
 BATCH_IMAGES = 16  # that share one flush to the disk
 HASH_DIGITS, HASHES = (
     16,
@@ -221,7 +221,7 @@ def _publish(stream: Log, batch: Sequence[Answered]) -> int:
     """Append a batch; how many images of it the log took."""
     messages = [_message(answered) for answered in batch]
     try:
-        stream.append(TOPIC, messages)
+        stream.append(IMAGES, messages)
         return len(messages)
     except InvalidMessageError:  # one is too large for the topic: the others need not go with it
         return sum(_takes(stream, message) for message in messages)
@@ -229,7 +229,7 @@ def _publish(stream: Log, batch: Sequence[Answered]) -> int:
 
 def _takes(stream: Log, message: NewMessage) -> bool:
     try:
-        stream.append(TOPIC, [message])
+        stream.append(IMAGES, [message])
     except InvalidMessageError as exc:
         log.warning("a sampled image was left out: %s", exc)
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from adaptsvc.types import Prediction
 from adaptsvc.versions.history import Condition, Entry
@@ -81,7 +81,9 @@ class ImageBody(_Schema):
 class ImagesBody(_Schema):
     """Images as JSON: the body of POST /v1/classify and /v1/embed in that form."""
 
-    images: tuple[ImageBody, ...] = Field(min_length=1, description="1 to 64 images.")
+    images: Annotated[tuple[ImageBody, ...], FailFast()] = Field(
+        min_length=1, description="1 to 64 images."
+    )
 
 
 class Embedding(_Schema):

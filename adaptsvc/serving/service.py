@@ -165,8 +165,7 @@ def live_of(settings: Settings, store: Store, pointer: Pointer, observer: Observ
 
 def engine_of(settings: Settings, live: Live, observer: Observer) -> Engine:
     """The threads that decode and infer."""
-    images, serve = settings.images, settings.serve
-    limits = ImageLimits(images.max_bytes, images.max_pixels, images.max_side)
+    serve, limits = settings.serve, ImageLimits.of(settings.images)
     return Engine(
         lambda: live.current,
         lambda data, preprocess: decode(data, preprocess, limits),

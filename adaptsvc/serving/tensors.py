@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from contextlib import suppress
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import FastAPI, Path, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from adaptsvc.errors import ImageError
 from adaptsvc.serving.engine import Decoded, Finish, Item
@@ -25,11 +26,11 @@ from adaptsvc.serving.problems import STATUSES, documented
 from adaptsvc.serving.requests import RequestError, RequestLimits, from_base64, read_json
 from adaptsvc.serving.schemas import inlined
 from adaptsvc.serving.waiting import TIMEOUT_PARAMETER, Desk
-from adaptsvc.types import Float32
+from adaptsvc.types import Float32, UInt8
 
 NAME, PLATFORM = "adaptsvc", "onnxruntime_onnx"
 OUTPUTS = ("label", "probabilities", "ood_score", "embedding")
-BYTE_VALUES = 256
+MOST_DIMENSIONS = 4
 
 
 class _Tensors(BaseModel):
@@ -41,7 +42,7 @@ class InputTensor(_Tensors):
 
     name: Literal["images", "pixels"]
     datatype: Literal["BYTES", "UINT8"]
-    shape: tuple[int, ...] = Field(min_length=1, max_length=4)
+    shape: Annotated[tuple[int, ...], FailFast()] = Field(min_length=1, max_length=MOST_DIMENSIONS)
     data: list[Any] = Field(min_length=1)
 
 
@@ -55,8 +56,8 @@ class InferBody(_Tensors):
     """The body of POST /v2/models/adaptsvc/infer."""
 
     id: str = ""
-    inputs: tuple[InputTensor, ...] = Field(min_length=1, max_length=1)
-    outputs: tuple[Wanted, ...] = ()
+    inputs: Annotated[tuple[InputTensor, ...], FailFast()] = Field(min_length=1, max_length=1)
+    outputs: Annotated[tuple[Wanted, ...], FailFast()] = ()
 
 
 class OutputTensor(_Tensors):
@@ -172,7 +173,7 @@ def items_of(tensor: InputTensor, limits: RequestLimits) -> list[Item]:
     Raises:
         RequestError: 422, its data do not fit its shape or its type.
     """
-    data, field = list(_flat(tensor.data)), tensor.name
+    data, field = _flat(tensor.data), tensor.name
     images, elements = tensor.shape[0], math.prod(tensor.shape)
     if min(tensor.shape) < 1 or len(data) != elements:
         raise RequestError(422, field, f"got {len(data)} elements for the shape {tensor.shape}")
@@ -183,9 +184,7 @@ def items_of(tensor: InputTensor, limits: RequestLimits) -> list[Item]:
             raise RequestError(422, field, "got data that are no text; send base64")
         return [Item(from_base64(text, f"{field}[{n}]")) for n, text in enumerate(data)]
     if (field, tensor.datatype) == ("pixels", "UINT8") and len(tensor.shape) == 4:
-        if not all(type(value) is int and 0 <= value < BYTE_VALUES for value in data):
-            raise RequestError(422, field, "got data that are no integers from 0 to 255")
-        pixels = np.array(data, np.uint8).reshape(tensor.shape)
+        pixels = _bytes_of(data, field).reshape(tensor.shape)
         return [Item(image.tobytes(), pixels=image) for image in pixels]
     raise RequestError(
         422, field, f"got {tensor.datatype} of shape {tensor.shape}; see GET /v2/models/{NAME}"
@@ -226,12 +225,21 @@ def _floats(name: str, values: Any) -> OutputTensor:
     return OutputTensor(name=name, datatype="FP32", shape=values.shape, data=flat)
 
 
-def _flat(data: Any) -> Any:
-    for value in data:
-        if isinstance(value, list):
-            yield from _flat(value)
-        else:
-            yield value
+def _bytes_of(data: list[Any], field: str) -> UInt8:
+    """Millions of integers, checked by C: a loop over them would hold up every other request."""
+    if set(map(type, data)) == {int}:
+        with suppress(ValueError):  # one is under 0 or over 255
+            return np.frombuffer(bytes(data), np.uint8)
+    raise RequestError(422, field, "got data that are no integers from 0 to 255")
+
+
+def _flat(data: list[Any]) -> list[Any]:
+    """Without the nesting that a shape can have; what is nested deeper is no element of any type."""
+    for _ in range(MOST_DIMENSIONS - 1):
+        if list not in set(map(type, data)):
+            break
+        data = [value for part in data for value in (part if type(part) is list else (part,))]
+    return data
 
 
 def _described(name: str, datatype: str, shape: list[int]) -> dict[str, Any]:

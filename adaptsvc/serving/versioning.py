@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeAlias
 
 from fastapi import FastAPI, Path, Query, Request
 
-from adaptsvc.errors import StateError, VersionError, VersionNotFoundError
+from adaptsvc.errors import DiskFullError, StateError, VersionError, VersionNotFoundError
 from adaptsvc.serving.door import Door
 from adaptsvc.serving.requests import RequestError
 from adaptsvc.serving.schemas import (
@@ -51,7 +51,7 @@ def _add_readers(app: FastAPI, desk: Desk) -> None:
         before: Annotated[int | None, Query(ge=0, description="Only ids under this one.")] = None,
     ) -> History:
         """The history: every version with its figures, and why candidates were refused."""
-        with _told():
+        with _told(unsound=503):
             ids = [each for each in desk.ids() if before is None or each < before]
             current = desk.pointer.read()
             return History(
@@ -65,7 +65,7 @@ def _add_readers(app: FastAPI, desk: Desk) -> None:
     @app.get("/v1/versions/{id}", responses=_errors(404, 503))
     def version(id: Id) -> VersionDetail:
         """One version with its whole manifest; every file of it is verified."""
-        with _told():
+        with _told(unsound=503):
             return VersionDetail.of(desk.entry(id))
 
     @app.get("/v1/versions/{id}/diff", responses=_errors(404, 409, 422, 503))
@@ -120,13 +120,21 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Errors of versions and of the shared state, as answers."""
+def _told(unsound: int = 409) -> Iterator[None]:
+    """Errors of versions, of the store and of the shared state, as answers.
+
+    Args:
+        unsound: the status where something is damaged. What is only read says of a version that it is, so
+            there it is the pointer or the pins.
+    """
     try:
         yield
     except VersionNotFoundError as exc:
         raise RequestError(404, "id", str(exc)) from exc
     except VersionError as exc:
-        raise RequestError(409, "id", f"{exc} (code {exc.code})") from exc
+        raise RequestError(unsound, "id", f"{exc} (code {exc.code})") from exc
     except StateError as exc:
         raise RequestError(503, "state", str(exc)) from exc
+    except (OSError, DiskFullError) as exc:
+        log.error("the versions cannot be read or written: %s", exc)
+        raise RequestError(503, "store", "the store cannot be read or written") from exc

@@ -21,7 +21,7 @@ from adaptsvc.errors import AdaptsvcError
 from adaptsvc.metrics import Observer
 from adaptsvc.serving.batching import retry_after_s
 from adaptsvc.serving.engine import Engine, Finish, FullError, Item
-from adaptsvc.serving.requests import RequestError
+from adaptsvc.serving.requests import CLIENT_CLOSED_REQUEST, RequestError
 
 TIMEOUT_HEADER = "X-Request-Timeout"
 TIMEOUT_PARAMETER = {
@@ -30,7 +30,6 @@ TIMEOUT_PARAMETER = {
     "description": "Seconds that an answer is worth waiting for; after them, 429.",
     "schema": {"type": "number", "exclusiveMinimum": 0},
 }
-CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads it but the access log
 Answer = TypeVar("Answer")
 
 

@@ -7,8 +7,10 @@ import numpy as np
 from adaptsvc.checkpoint import Checkpoint, JoinReferences
 from adaptsvc.config import Settings
 from adaptsvc.images import ImageLimits, Preprocess, decode
-from adaptsvc.intake import DEAD_LETTERS, IMAGES, LABELS, Intake, Source
+from adaptsvc.intake import Intake
 from adaptsvc.metrics import LabelTrouble, MessageOutcome, Observer
+from adaptsvc.source import Source
+from adaptsvc.streaming import DEAD_LETTERS, IMAGES, LABELS
 from adaptsvc.types import Float32, UInt8
 from streams.log import MemoryLog
 from streams.message import Message, NewMessage, TopicPartition

@@ -11,12 +11,13 @@ from adaptsvc.adapt.labels import LabeledSample
 from adaptsvc.adapt.window import Sample
 from adaptsvc.bootstrap import Ready
 from adaptsvc.config import Settings
-from adaptsvc.intake import Intake, Source
+from adaptsvc.intake import Intake
 from adaptsvc.learner import Learner
 from adaptsvc.metrics import Observer
 from adaptsvc.publishing import Publisher
 from adaptsvc.rounds import Parts, Round, Rounds
 from adaptsvc.serving.encoder import Runtime
+from adaptsvc.source import Source
 from adaptsvc.types import Float32, UInt8
 from adaptsvc.versions.store import Store
 from streams.log import MemoryLog

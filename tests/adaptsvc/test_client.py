@@ -90,6 +90,14 @@ def test_busy_services_and_broken_connections_are_tried_again() -> None:
     assert asked[0].headers["x-request-timeout"] == "30"
 
 
+def test_an_id_that_no_header_can_hold_goes_in_a_form() -> None:
+    classified = httpx.Response(200, json={"model_version": 1, "results": []})
+    transport, asked = answering(classified)
+    with Client(URL, SOON, transport=transport) as client:
+        client.classify(Image(b"image", "żaba"))
+    assert "żaba".encode() in asked[0].read()
+
+
 def test_after_the_last_try_the_answer_is_an_error_that_says_what_came() -> None:
     transport, asked = answering(busy(), busy(), busy())
     with Client(URL, SOON, transport=transport) as client, pytest.raises(ServiceError) as caught:

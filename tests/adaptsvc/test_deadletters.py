@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from adaptsvc.deadletters import DEAD_LETTERS, bury, send_back
+from adaptsvc.deadletters import bury, send_back
 from adaptsvc.errors import NotAnImageError
+from adaptsvc.streaming import DEAD_LETTERS, IMAGES
 from streams.errors import LogBusyError
 from streams.log import MemoryLog
 from streams.message import Message, NewMessage, TopicPartition
 from streams.topics import load_topics
 
-IMAGES = "images.unlabeled"
 FAST = float("inf")
 
 

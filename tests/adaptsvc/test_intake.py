@@ -13,7 +13,7 @@ from adaptsvc.adapt.labels import LabelBuffer, LabeledSample
 from adaptsvc.checkpoint import JoinReferences
 from adaptsvc.config import Settings
 from adaptsvc.errors import ConfigError
-from adaptsvc.intake import IMAGES, LABELS
+from adaptsvc.streaming import IMAGES, LABELS
 from streams.log import MemoryLog
 from streams.message import NewMessage, TopicPartition
 from streams.topics import load_topics

@@ -11,7 +11,7 @@ import pytest
 
 from adaptsvc.config import Settings
 from adaptsvc.errors import ConfigError
-from adaptsvc.intake import IMAGES, LABELS
+from adaptsvc.streaming import IMAGES, LABELS
 from streams.log import MemoryLog
 from streams.message import NewMessage, Position, TopicPartition
 from streams.topics import load_topics

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from adaptsvc.checkpoint import Checkpoint
 from adaptsvc.config import Settings
-from adaptsvc.intake import IMAGES, LABELS
+from adaptsvc.streaming import IMAGES, LABELS
 from streams.message import NewMessage, TopicPartition
 from tests.adaptsvc.intake_bench import CLASSES, Bench
 

@@ -53,3 +53,9 @@ def test_a_record_without_arguments_may_hold_percent_signs() -> None:
     record = logging.LogRecord("n", logging.INFO, "p", 1, "100 %s\n", (), None)
     OneLine().filter(record)
     assert record.getMessage() == "100 %s\\n"
+
+
+def test_arguments_that_do_not_fit_are_left_to_the_handler_and_do_not_fail_whoever_logs() -> None:
+    record = logging.LogRecord("n", logging.INFO, "p", 1, "%d images", ("three",), None)
+    assert OneLine().filter(record)
+    assert record.args == ("three",)

@@ -14,8 +14,8 @@ from typing import TypeAlias
 from adaptsvc import checkpoint as checkpoints
 from adaptsvc.checkpoint import Checkpoint
 from adaptsvc.config import Settings
-from adaptsvc.source import DEAD_LETTERS
 from adaptsvc.state import State
+from adaptsvc.streaming import DEAD_LETTERS
 from adaptsvc.versions.round_record import parse_record
 from streams.deadletter import ORIGIN_OFFSET, ORIGIN_PARTITION, ORIGIN_TOPIC
 from streams.log import Log

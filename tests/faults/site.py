@@ -20,9 +20,8 @@ import httpx
 from adaptsvc import config
 from adaptsvc.config import Settings
 from adaptsvc.processes import Child, service_command, service_environment, settings_environment
-from adaptsvc.source import IMAGES
 from adaptsvc.state import open_state
-from adaptsvc.streaming import open_log
+from adaptsvc.streaming import IMAGES, open_log
 from adaptsvc.versions.files import write_atomic
 from streams.errors import LogUnavailableError
 from streams.message import NewMessage, Position

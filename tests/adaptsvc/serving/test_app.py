@@ -6,7 +6,9 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 from fastapi.testclient import TestClient
 
@@ -152,6 +154,37 @@ def test_a_form_without_a_boundary_is_a_400(client: TestClient) -> None:
     response = client.post("/v1/classify", content=b"--x", headers=headers)
     assert response.status_code == 400
     assert response.json()["error"]["field"] == "body"
+
+
+def test_a_form_in_an_unreadable_charset_is_a_400(client: TestClient) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=x; charset=undefined"}
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\nb\r\n--x--\r\n'
+    )
+    response = client.post("/v1/classify", content=body, headers=headers)
+    assert (response.status_code, response.json()["error"]["field"]) == (400, "body")
+
+
+@pytest.mark.parametrize(
+    "content_type", [b"image/png", b"multipart/form-data; boundary=x", b"application/json"]
+)
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_failure_of_ours(
+    client: TestClient, content_type: bytes
+) -> None:
+    left: list[dict[str, Any]] = [{"type": "http.disconnect"}]
+    left.append({"type": "http.request", "body": b"--x", "more_body": True})
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return left.pop()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/classify", "query_string": b""}
+    scope |= {"headers": [(b"content-type", content_type)], "http_version": "1.1"}
+    anyio.run(client.app, scope, receive, send)
+    assert sent[0]["status"] == 499
 
 
 def test_a_body_larger_than_it_declared_is_cut_off(client: TestClient) -> None:

@@ -27,6 +27,7 @@ from tests.adaptsvc.serving.bench import (
     Held,
     NotANumber,
     Stand,
+    Tally,
     session_of,
 )
 
@@ -214,3 +215,68 @@ def test_what_is_not_admitted_is_not_inside(prepared: Settings, png: Png, tmp_pa
     assert inside.result(PATIENCE_S)
     assert engine.inside == 0
     engine.close(1)
+
+
+def test_a_job_decoded_while_closing_waits_is_computed_at_once(
+    prepared: Settings, png: Png
+) -> None:
+    slow, release = png(99), threading.Event()
+
+    def sometimes_slow(data: bytes, preprocess: object) -> object:
+        assert data != slow or release.wait(PATIENCE_S)
+        return decode(data, preprocess, LIMITS)  # type: ignore[arg-type]
+
+    stand = Stand(prepared, decode=sometimes_slow, limits=replace(ENGINE, decoders=2))
+    engine = started(stand)
+    session = Held(session_of(stand))
+    stand.use(session)
+    first = engine.submit([Item(png(0))], labels, PATIENCE_S)
+    assert session.entered.wait(PATIENCE_S)
+    second = engine.submit([Item(slow)], labels, PATIENCE_S)
+    closing = threading.Thread(target=engine.close, args=(2 * PATIENCE_S,))
+    closing.start()
+    wait_until(lambda: len(engine._changed._waiters) == 1)  # type: ignore[attr-defined]
+    session.release.set()
+    assert first.result(PATIENCE_S)
+    wait_until(lambda: len(engine._changed._waiters) == 2)  # type: ignore[attr-defined]
+    release.set()
+    assert second.result(PATIENCE_S / 2)  # not when the time to close is over
+    closing.join(PATIENCE_S)
+    assert not closing.is_alive()
+
+
+def test_a_batch_that_was_cancelled_as_it_was_taken_is_no_failure(
+    prepared: Settings, png: Png, caplog: pytest.LogCaptureFixture
+) -> None:
+    stand = Stand(prepared)
+    stand.live.poll()
+    gone = stand.engine.submit([Item(png(0))], labels, PATIENCE_S)
+    wait_until(lambda: len(stand.engine._ready) == 1)
+    batch = [stand.engine._ready.popleft()]
+    gone.cancel()
+    stand.engine._answer(batch)
+    assert not caplog.records
+    assert stand.observer.spared_images == 1
+    stand.engine.close(1)
+
+
+def test_the_last_count_that_is_told_is_how_many_are_inside(prepared: Settings, png: Png) -> None:
+    told: list[int] = []
+
+    class Slow(Tally):
+        def inside(self, images: int) -> None:
+            if images == 1:
+                time.sleep(0.2)  # another thread would tell of the 0 meanwhile
+            told.append(images)
+
+    stand = Stand(prepared, observer=Slow())
+    stand.live.poll()
+    jobs = [stand.engine.submit([Item(png(n))], labels, PATIENCE_S) for n in range(2)]
+    wait_until(lambda: len(stand.engine._ready) == 2)
+    leaving = [threading.Thread(target=job.cancel) for job in jobs]
+    for thread in leaving:
+        thread.start()
+    for thread in leaving:
+        thread.join()
+    assert told[-1] == 0
+    stand.engine.close(1)

@@ -165,6 +165,8 @@ def test_pixels_give_what_their_encoded_image_gives_and_only_what_is_asked_for(
         ({"data": ["AAAA"]}, 400),
         ({"name": "pixels", "datatype": "UINT8", "shape": [1, 1, 1, 1], "data": [7]}, 400),
         ({"name": "pixels", "datatype": "UINT8", "shape": [1, 1, 1, 1], "data": [256]}, 422),
+        ({"name": "pixels", "datatype": "UINT8", "shape": [1, 1, 1, 1], "data": [True]}, 422),
+        ({"name": "pixels", "datatype": "UINT8", "shape": [1, 1, 1, 1], "data": [7.0]}, 422),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused_with_one_string(
@@ -175,6 +177,24 @@ def test_tensors_that_do_not_fit_are_refused_with_one_string(
     response = client.post(INFER, json=asked)
     assert response.status_code == status
     assert isinstance(response.json()["error"], str)
+
+
+def test_tensors_nested_deeper_than_any_shape_are_refused(client: TestClient) -> None:
+    data: list[Any] = [0] * (3 * 32 * 32)
+    for _ in range(100):  # each level was walked through for each number
+        data = [data]
+    tensor = {"name": "pixels", "datatype": "UINT8", "shape": [1, 3, 32, 32], "data": data}
+    assert client.post(INFER, json={"inputs": [tensor]}).status_code == 422
+
+
+def test_json_of_very_many_members_is_refused_unread(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adaptsvc.serving.requests.MOST_MEMBERS", 10)
+    body = {"images": [{"data": "AAAA"}], **{f"more{n}": 0 for n in range(10)}}
+    response = client.post("/v1/classify", json=body)
+    assert response.status_code == 422
+    assert "at most 10" in response.json()["error"]["message"]
 
 
 def test_the_tensor_probes_tell_the_truth(client: TestClient, stand: Stand) -> None:

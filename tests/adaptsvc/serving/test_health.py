@@ -71,6 +71,20 @@ def test_a_session_that_hangs_is_not_alive(prepared: Settings) -> None:
 
 
 @tiny
+def test_the_canaries_of_a_stall_are_not_all_run_after_it(prepared: Settings) -> None:
+    stand = Stand(prepared)
+    health = health_of(stand, timeout_s=0.05)
+    session = Held(session_of(stand))
+    stand.use(session)
+    for _ in range(5):
+        health.fly()
+    session.release.set()
+    stand.engine.check().result(PATIENCE_S)
+    assert session.calls == 2  # the one that hung, and the newest
+    stand.engine.close(1)
+
+
+@tiny
 def test_a_canary_goes_before_a_queue_that_is_full(prepared: Settings, png: Png) -> None:
     """Between the calls of one large job, too."""
     stand = Stand(prepared)

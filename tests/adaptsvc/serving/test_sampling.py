@@ -16,7 +16,8 @@ import pytest
 
 from adaptsvc.config import Settings
 from adaptsvc.metrics import Observer, SampleOutcome
-from adaptsvc.serving.sampling import TOPIC, Sampler, SamplingLimits, is_chosen
+from adaptsvc.serving.sampling import Sampler, SamplingLimits, is_chosen
+from adaptsvc.streaming import IMAGES
 from streams.again import in_order, spans
 from streams.errors import LogUnavailableError, MessageTooLargeError
 from streams.log import Log, MemoryLog
@@ -92,7 +93,7 @@ def name_of(data: bytes) -> str:
 
 
 def published(log: Log) -> list[Message]:
-    return list(in_order(log, spans(log, TOPICS, TOPIC)))
+    return list(in_order(log, spans(log, TOPICS, IMAGES)))
 
 
 @pytest.fixture
@@ -253,7 +254,7 @@ def test_closing_publishes_what_waits(tally: Tally, png: Callable[..., bytes]) -
     sampler.close(SOON_S)
     assert tally.outcomes["published"] == 40
     with pytest.raises(Exception, match="closed"):
-        log.append(TOPIC, [])
+        log.append(IMAGES, [])
 
 
 def test_closing_gives_up_after_its_time_and_counts_what_was_lost_once(

@@ -187,3 +187,16 @@ def test_who_changed_what_is_logged_by_the_name_of_the_key_and_never_the_key(
     assert "key ops: version 1 serves and is held" in caplog.text
     assert "key ops: version 1 is pinned" in caplog.text
     assert not any(key in caplog.text for key in (DATA, ADMIN, "wrong-key"))
+
+
+def test_a_store_that_is_gone_is_a_503(bench: Bench) -> None:
+    bench.settings.store.rename(bench.settings.home / "unmounted")
+    for path in ("/v1/versions", "/v1/versions/0", "/v1/versions/0/diff?against=0"):
+        response = bench.data.get(path)
+        assert (response.status_code, response.json()["error"]["field"]) == (503, "store")
+
+
+def test_a_damaged_pointer_is_no_conflict_of_those_who_read(bench: Bench) -> None:
+    bench.settings.pointer.write_bytes(b"junk")
+    for path in ("/v1/versions", "/v1/versions/0"):
+        assert bench.data.get(path).status_code == 503
