@@ -41,6 +41,13 @@ def current_predictor(settings: Settings) -> Predictor | None:
     return build(base, version, Runtime(settings.serve.device, settings.serve.call_threads))
 
 
+def current_classes(settings: Settings) -> tuple[str, ...]:
+    """The classes of what serves; those of the settings where nothing does."""
+    state = open_state(settings)
+    current = state.lasting.read().version
+    return settings.classes if current is None else state.store.manifest(current).classes
+
+
 def classify_here(files: Sequence[Path], predictor: Predictor, settings: Settings) -> list[Row]:
     """One row per file, by a predictor in this process."""
     images = settings.images

@@ -32,7 +32,7 @@ from adaptsvc.sections import LearnSettings
 from adaptsvc.serving.encoder import Encoder
 from adaptsvc.serving.predictor import logits_of
 from adaptsvc.trust.calibration import softmax
-from adaptsvc.types import Float32, Tensors, UInt8
+from adaptsvc.types import Float32, Task, Tensors, UInt8
 from adaptsvc.versions.manifest import Method
 from adaptsvc.versions.store import Version
 
@@ -83,12 +83,16 @@ class Learner:
         self._ranks = ranks
         self.clip = clip
         self.tower = Tower(clip)
-        self._prompt = prompt
         self._encoder = encoder
-        self._initial_context = prompt.context.detach().clone()
-        with torch.no_grad():
-            self.zero_shot_embeddings = numpy_of(prompt())  # (C, D)
-        self._tuned = torch.zeros(self.zero_shot_embeddings.shape, device=self.tower.device)
+        self._take(prompt)
+
+    def work_for(self, task: Task) -> None:
+        """Learn to tell other classes apart; every zero-shot answer given so far is void.
+
+        Raises:
+            ModelError: the text tower does not take them.
+        """
+        self._take(Prompt(self.clip, task.classes, task.prompt))
 
     def zero_shot(self, pixels: UInt8, weight_temperature: float) -> tuple[Float32, Float32]:
         """Frozen zero-shot probabilities (N, C) and UEO weights (N,) of images (N, 3, H, W)."""
@@ -148,6 +152,7 @@ class Learner:
             RanksError: another rank is gone.
         """
         job = {
+            "task": (self._prompt.task.classes, self._prompt.task.prompt),
             "weights": {k: torch.from_numpy(v) for k, v in self._weights().items()},
             "context": self._prompt.context.detach().cpu(),
             "tuned": self._tuned.cpu(),
@@ -158,9 +163,18 @@ class Learner:
         }
         return self._round(self._ranks.broadcast(job), between_steps)
 
+    def _take(self, prompt: Prompt) -> None:
+        self._prompt = prompt
+        self._initial_context = prompt.context.detach().clone()
+        with torch.no_grad():
+            self.zero_shot_embeddings = numpy_of(prompt())  # (C, D)
+        self._tuned = torch.zeros(self.zero_shot_embeddings.shape, device=self.tower.device)
+
     def follow(self) -> None:
         """Take this rank's share of every round that rank 0 starts, until it says that there are no more."""
         while (job := self._ranks.broadcast(None)) is not None:
+            if (task := Task(*job["task"])) != self._prompt.task:
+                self.work_for(task)
             self.tower.load({name: numpy_of(value) for name, value in job["weights"].items()})
             with torch.no_grad():
                 self._prompt.context.copy_(job["context"])

@@ -28,6 +28,7 @@ from adaptsvc.prometheus import PrometheusObserver, reserve_room
 from adaptsvc.serving.answers import Classifier
 from adaptsvc.serving.app import Computing, create_app
 from adaptsvc.serving.batching import BatchLimits, buckets
+from adaptsvc.serving.classes import add_classes
 from adaptsvc.serving.door import Door, DoorMiddleware, check_exposure
 from adaptsvc.serving.encoder import Runtime
 from adaptsvc.serving.engine import Engine, EngineLimits
@@ -47,6 +48,7 @@ from adaptsvc.streaming import open_log
 from adaptsvc.versions.history import Desk as VersionDesk
 from adaptsvc.versions.pointer import Pointer
 from adaptsvc.versions.store import Store
+from adaptsvc.versions.task_desk import TaskDesk
 
 log = logging.getLogger(__name__)
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # BentoML sets it
@@ -91,6 +93,8 @@ class Adaptsvc:
         served = create_app(self._live, desk=desk, classifier=classifier, limits=limits)
         add_tensors(served, self._live, desk, limits, self._health.unproven)
         add_versions(served, VersionDesk(state.store, state.lasting, state.pins), door)
+        tasks = TaskDesk(state.store, state.pointer, state.tasks)
+        add_classes(served, self._live, tasks, door)
         add_feedback(served, self._live, self._labels, Computing(1, LABELS_WAITING))
         gate = GateLimits(settings.serve.open_requests, settings.serve.body_s)
         served.add_middleware(Gate, limits=gate, observer=observer, leaving=self._leaving)
