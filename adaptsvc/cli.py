@@ -28,6 +28,7 @@ from adaptsvc.classify import (
     current_predictor,
 )
 from adaptsvc.config import Settings
+from adaptsvc.doctor_command import DOCTOR_EXAMPLE, doctor
 from adaptsvc.errors import AdaptsvcError, ConfigError
 from adaptsvc.evaluation.command import EXAMPLE as EVAL_EXAMPLE
 from adaptsvc.evaluation.command import evaluate
@@ -159,6 +160,7 @@ def classify(
         raise typer.Exit(FAILED)
 
 
+app.command("doctor", epilog=DOCTOR_EXAMPLE)(doctor)
 app.command("replay", epilog=REPLAY_EXAMPLE)(replay)
 
 
