@@ -279,7 +279,7 @@ def access(settings: Settings) -> Iterator[Finding]:
         signing = len(settings.versions.keys())
     except (AdaptsvcError, OSError, ValueError) as exc:
         advice = "see versions.signing_keys and versions.signing_keys_file"
-        yield Finding("signing", "error", f"the signing keys cannot be used: {exc}", advice)
+        yield Finding("signing", "error", str(exc), advice)
     else:
         found = f"{signing} keys: others' versions are refused" if signing else "off"
         yield Finding("signing", "ok", found)
