@@ -26,7 +26,7 @@ from adaptsvc.learner import Learner, dismiss
 from adaptsvc.metrics import Observer
 from adaptsvc.pressure import give_way
 from adaptsvc.publishing import Publisher, ensure_base, zero_shot_draft
-from adaptsvc.serving.encoder import Encoder, Runtime
+from adaptsvc.serving.encoder import Encoder, runtime_of
 from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.serving.predictor import Predictor
 from adaptsvc.state import State, open_state
@@ -144,7 +144,7 @@ def build_worker(
     store, pointer, pins = state.store, state.pointer, state.pins
     ready = prepare(settings, state)
     assignment = Assignment(state, ready.clip, ready.encoder, settings)
-    runtime = Runtime(settings.serve.device, torch.get_num_threads())
+    runtime = runtime_of(settings.serve, torch.get_num_threads())
     stream = open_log(settings)
     parts = Parts(
         log=stream,
@@ -183,7 +183,7 @@ def _clip(settings: Settings, device: str = "") -> Clip:
 
 def _export(clip: Clip, settings: Settings, store: Store) -> tuple[Prompt, Encoder]:
     prompt = Prompt(clip, settings.classes, settings.prompt)
-    runtime = Runtime(settings.serve.device, torch.get_num_threads())
+    runtime = runtime_of(settings.serve, torch.get_num_threads())
     return prompt, build_encoder(ensure_base(clip, store), {}, runtime)
 
 

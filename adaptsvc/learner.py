@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from adaptsvc.adapt.adapter import Adapter, DualEncoder, StepSettings
@@ -26,7 +27,7 @@ from adaptsvc.adapt.ueo import sample_weights
 from adaptsvc.adapt.window import Sample
 from adaptsvc.clip.load import Clip
 from adaptsvc.clip.prompt import Prompt
-from adaptsvc.clip.tower import Tower, numpy_of
+from adaptsvc.clip.tower import Tower, moved, numpy_of
 from adaptsvc.errors import NonFiniteStepError, ParityError, RanksError
 from adaptsvc.sections import LearnSettings
 from adaptsvc.serving.encoder import Encoder
@@ -37,6 +38,7 @@ from adaptsvc.versions.manifest import Method
 from adaptsvc.versions.store import Version
 
 log = logging.getLogger(__name__)
+Precision: TypeAlias = Literal["off", "bfloat16"]
 CHECK_IMAGES = 32
 COSINE_LIMIT = 0.9999
 ERROR_LIMIT = 1e-4  # a delta that was ignored changes small rounds' embeddings by more than this
@@ -217,7 +219,7 @@ class Learner:
         for index in batches(len(pixels), batch, steps, generator):
             crops = draw_crops(batch, *pixels.shape[2:], generator=generator)[mine]
             images = self.tower.scaled(apply_crops(pixels[index[mine]], crops))
-            yield self.tower.standardised(images), weights[index[mine]].to(self.tower.device)
+            yield self.tower.standardised(images), moved(weights[index[mine]], self.tower.device)
 
     def _pull(self, share: float) -> None:
         """Forgetting control: what was learned goes back toward the zero-shot model by a share."""
@@ -262,7 +264,7 @@ class Learner:
         self.tower.train(self.tower.norms)
         self._prompt.context.requires_grad_(True)
         model = DualEncoder(
-            encode=self.tower.module,
+            encode=autocast(self.tower.module, settings.autocast, self.tower.device),
             class_embeddings=self._class_embeddings,
             logit_scale=self.clip.logit_scale,
             norms=self.tower.norms,
@@ -290,6 +292,24 @@ class Learner:
             losses=losses,
             images=images,
         )
+
+
+def autocast(
+    encode: Callable[[Tensor], Tensor], precision: Precision, device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    """A tower that computes in less precision, its weights, its embeddings and the loss in float32.
+
+    float16 is not offered: gradients of norms underflow in it without a loss scale.
+    """
+    if precision == "off":
+        return encode
+
+    def encode_in_less(images: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            embeddings = encode(images)
+        return F.normalize(embeddings.float(), dim=-1)
+
+    return encode_in_less
 
 
 def batches(count: int, size: int, steps: int, generator: Generator) -> Iterator[Tensor]:

@@ -255,6 +255,9 @@ class LearnSettings(Section):
         1.0, gt=0, description="Of the sample weight's softmax, in units of the logit scale."
     )
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where the worker computes.")
+    autocast: Literal["off", "bfloat16"] = Field(
+        "off", description="Precision of the image tower in a round's steps; off is float32."
+    )
     threads: int = Field(
         0, ge=0, description="Threads of torch; 0 leaves it to torch, within the usable cores."
     )

@@ -30,7 +30,7 @@ from adaptsvc.serving.app import Computing, create_app
 from adaptsvc.serving.batching import BatchLimits, buckets
 from adaptsvc.serving.classes import add_classes
 from adaptsvc.serving.door import Door, DoorMiddleware, check_exposure
-from adaptsvc.serving.encoder import Runtime
+from adaptsvc.serving.encoder import runtime_of
 from adaptsvc.serving.engine import Engine, EngineLimits
 from adaptsvc.serving.feedback import LabelDesk, add_feedback
 from adaptsvc.serving.gate import Gate, GateLimits
@@ -147,7 +147,7 @@ def live_of(settings: Settings, store: Store, pointer: Pointer, observer: Observ
     theirs. On CUDA each shape has algorithms to choose.
     """
     serve = settings.serve
-    runtime = Runtime(serve.device, serve.call_threads, serve.fallback)
+    runtime = runtime_of(serve, serve.call_threads)
     most = serve.batch_images
     batches = buckets(most) if serve.device == "cuda" else (most,)
     return Live(store, pointer, runtime, observer=observer, batches=batches)
