@@ -16,19 +16,22 @@ import torch
 
 from adaptsvc import memory
 from adaptsvc.adapt.distributed import SINGLE, Ranks, start_from_environment
+from adaptsvc.assignment import Assignment
 from adaptsvc.clip.load import Clip, load
 from adaptsvc.clip.prompt import Prompt
 from adaptsvc.config import Settings
 from adaptsvc.cores import usable_cores
+from adaptsvc.errors import VersionCorruptError
 from adaptsvc.learner import Learner, dismiss
 from adaptsvc.metrics import Observer
 from adaptsvc.pressure import give_way
 from adaptsvc.publishing import Publisher, ensure_base, zero_shot_draft
-from adaptsvc.serving.encoder import Encoder, Runtime
+from adaptsvc.serving.encoder import Encoder, runtime_of
 from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.serving.predictor import Predictor
 from adaptsvc.state import State, open_state
 from adaptsvc.streaming import open_log, retention
+from adaptsvc.types import Task
 from adaptsvc.versions.delta import Head
 from adaptsvc.versions.files import sweep
 from adaptsvc.versions.lease import held
@@ -36,6 +39,7 @@ from adaptsvc.versions.manifest import Draft, Manifest
 from adaptsvc.versions.pointer import Pointer
 from adaptsvc.versions.retention import prune
 from adaptsvc.versions.store import Store, Version
+from adaptsvc.versions.task_desk import task_of
 from adaptsvc.worker import Parts, Worker
 
 log = logging.getLogger(__name__)
@@ -52,9 +56,16 @@ class Ready:
     store: Store
     pointer: Pointer
 
+    @property
+    def task(self) -> Task:
+        """The classes that serve."""
+        return self.prompt.task
+
 
 def prepare(settings: Settings, state: State | None = None) -> Ready:
-    """Load the model, export its base when missing, and make sure a version for these classes serves.
+    """Load the model, export its base when missing, and make sure a version for our classes serves.
+
+    Ours are those of what serves, unless the settings name others than when this was done last.
 
     Args:
         settings: of this process.
@@ -66,9 +77,11 @@ def prepare(settings: Settings, state: State | None = None) -> Ready:
     """
     clip = _clip(settings)  # before anything is made on disk: it may not be there
     state = state or open_state(settings)
-    prompt, encoder = _export(clip, settings, state.store)
+    ours = settings.working_for(_task(settings, state))
+    prompt, encoder = _export(clip, ours, state.store)
     ready = Ready(clip, prompt, encoder, state.store, state.pointer)
-    _ensure_version(ready, settings)
+    _ensure_version(ready, ours)
+    state.tasks.note_configured(settings.task.digest)
     return ready
 
 
@@ -80,7 +93,7 @@ def zero_shot_predictor(settings: Settings) -> Predictor:
     """
     clip = _clip(settings)
     prompt, encoder = _export(clip, settings, open_state(settings).store)
-    draft, head = _zero_shot(clip, prompt, encoder, settings)
+    draft, head = zero_shot_draft(clip, encoder, settings, prompt.values())
     manifest = Manifest.seal(draft, id=0, created_at=datetime.now(UTC), files={})
     return Predictor(encoder, Version(manifest, {}, head))
 
@@ -130,7 +143,8 @@ def build_worker(
     state = state or open_state(settings, observer)
     store, pointer, pins = state.store, state.pointer, state.pins
     ready = prepare(settings, state)
-    runtime = Runtime(settings.serve.device, torch.get_num_threads())
+    assignment = Assignment(state, ready.clip, ready.encoder, settings)
+    runtime = runtime_of(settings.serve, torch.get_num_threads())
     stream = open_log(settings)
     parts = Parts(
         log=stream,
@@ -144,8 +158,10 @@ def build_worker(
         check_lease=check_lease,
         give_way=lambda stop: give_way(settings.slow, settings.learn.give_way_s, stop),
         prune=lambda: prune(store, pointer, pins, settings.versions.keep),
+        task=assignment.look,
+        is_asked=assignment.is_asked,
     )
-    return Worker(parts, settings, stop)
+    return Worker(parts, settings.working_for(ready.task), stop)
 
 
 def _work(worker: Worker) -> None:
@@ -167,21 +183,35 @@ def _clip(settings: Settings, device: str = "") -> Clip:
 
 def _export(clip: Clip, settings: Settings, store: Store) -> tuple[Prompt, Encoder]:
     prompt = Prompt(clip, settings.classes, settings.prompt)
-    runtime = Runtime(settings.serve.device, torch.get_num_threads())
+    runtime = runtime_of(settings.serve, torch.get_num_threads())
     return prompt, build_encoder(ensure_base(clip, store), {}, runtime)
 
 
-def _zero_shot(
-    clip: Clip, prompt: Prompt, encoder: Encoder, settings: Settings
-) -> tuple[Draft, Head]:
-    with torch.no_grad():
-        head = prompt().cpu().numpy(), prompt.context.detach().cpu().numpy()
-    return zero_shot_draft(clip, encoder, settings, head)
+def _task(settings: Settings, state: State) -> Task:
+    """The classes to work for: what was said last counts, in the settings or while everything ran."""
+    current = state.pointer.read().version
+    if current is None or _configured(state) != settings.task.digest:
+        return settings.task
+    manifest = state.store.manifest(current)
+    if (task := task_of(manifest)) != settings.task:
+        log.info(
+            "version %d serves other classes than the settings name, and they were asked for later",
+            current,
+        )
+    return task
+
+
+def _configured(state: State) -> str:
+    try:
+        return state.tasks.read().configured
+    except VersionCorruptError as exc:
+        log.error("%s; the classes are those of the settings", exc)
+        return ""
 
 
 def _ensure_version(ready: Ready, settings: Settings) -> None:
     """Keep the serving version if it is for this model and these classes, else publish zero-shot."""
-    draft, tensors = _zero_shot(ready.clip, ready.prompt, ready.encoder, settings)
+    draft, tensors = zero_shot_draft(ready.clip, ready.encoder, settings, ready.prompt.values())
     current = ready.pointer.read().version
     if current is not None and _same_task(ready.store, current, draft, tensors):
         return

@@ -10,7 +10,7 @@ from adaptsvc.client import Client, Options
 from adaptsvc.config import Settings
 from adaptsvc.errors import ImageError, ServiceError
 from adaptsvc.images import ImageLimits, decode
-from adaptsvc.serving.encoder import Runtime
+from adaptsvc.serving.encoder import runtime_of
 from adaptsvc.serving.predictor import Predictor, build
 from adaptsvc.state import open_state
 
@@ -38,7 +38,14 @@ def current_predictor(settings: Settings) -> Predictor | None:
         return None
     version = store.load(current)
     base = store.base(version.manifest.base)
-    return build(base, version, Runtime(settings.serve.device, settings.serve.call_threads))
+    return build(base, version, runtime_of(settings.serve, settings.serve.call_threads))
+
+
+def current_classes(settings: Settings) -> tuple[str, ...]:
+    """The classes of what serves; those of the settings where nothing does."""
+    state = open_state(settings)
+    current = state.lasting.read().version
+    return settings.classes if current is None else state.store.manifest(current).classes
 
 
 def classify_here(files: Sequence[Path], predictor: Predictor, settings: Settings) -> list[Row]:

@@ -20,8 +20,15 @@ from rich.console import Console
 from rich.table import Table
 
 from adaptsvc import config, keys_command, topics, versions_command
-from adaptsvc.classify import Row, classify_by, classify_here, current_predictor
+from adaptsvc.classify import (
+    Row,
+    classify_by,
+    classify_here,
+    current_classes,
+    current_predictor,
+)
 from adaptsvc.config import Settings
+from adaptsvc.doctor_command import DOCTOR_EXAMPLE, doctor
 from adaptsvc.errors import AdaptsvcError, ConfigError
 from adaptsvc.evaluation.command import EXAMPLE as EVAL_EXAMPLE
 from adaptsvc.evaluation.command import evaluate
@@ -153,6 +160,7 @@ def classify(
         raise typer.Exit(FAILED)
 
 
+app.command("doctor", epilog=DOCTOR_EXAMPLE)(doctor)
 app.command("replay", epilog=REPLAY_EXAMPLE)(replay)
 
 
@@ -163,11 +171,12 @@ def label(
     """Send labels to the stream: of image files, found beside the CSV, or of images sent before, by id."""
     settings = _read()
     rows = read_labels(file)
-    unknown = sorted({row.label for row in rows} - set(settings.classes))
+    names = current_classes(settings)
+    unknown = sorted({row.label for row in rows} - set(names))
     if unknown:
         raise ConfigError(
             f"{file} has the labels {', '.join(unknown[:5])}, which are no class names; expected "
-            f"{', '.join(settings.classes)}: correct them or set ADAPTSVC_CLASSES"
+            f"{', '.join(names)}: correct them or run 'adaptsvc versions classes --set FILE'"
         )
     stream = open_log(settings)
     sent = send(stream, LABELS, label_messages(rows, folder=file.parent), rate=float("inf"))

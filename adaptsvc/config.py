@@ -36,6 +36,7 @@ from adaptsvc.sections import (
     check_classes,
 )
 from adaptsvc.serve_section import ServeSettings
+from adaptsvc.types import Task
 
 SECRET = re.compile(r"key|password", re.IGNORECASE)  # in the name of a setting
 PREFIX, NESTED, CONFIG_FILE = "ADAPTSVC_", "__", "ADAPTSVC_CONFIG"
@@ -89,6 +90,15 @@ class Settings(BaseSettings):
         return check_classes(classes)
 
     @property
+    def task(self) -> Task:
+        """Class names and template."""
+        return Task(self.classes, self.prompt)
+
+    def working_for(self, task: Task) -> Settings:
+        """The same settings with other class names and another template."""
+        return self.model_copy(update={"classes": task.classes, "prompt": task.prompt})
+
+    @property
     def store(self) -> Path:
         """The folder of bases and versions."""
         return self.home / "store"
@@ -107,6 +117,11 @@ class Settings(BaseSettings):
     def pins(self) -> Path:
         """The file with the versions that people keep."""
         return self.store / "PINS"
+
+    @property
+    def tasks(self) -> Path:
+        """The file with the classes that people asked for."""
+        return self.store / "CLASSES"
 
     @property
     def lease(self) -> Path:

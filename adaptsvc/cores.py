@@ -17,9 +17,13 @@ NO_LIMIT = float("inf")
 
 def usable_cores() -> int:
     """Cores this process may use, at least 1; a limit of 2.5 counts as 2: a third would be throttled."""
+    return min(len(os.sched_getaffinity(0)), max(1, math.floor(min(container_limit(), 1e6))))
+
+
+def container_limit() -> float:
+    """Cores that the control groups around this process allow; infinite where none says."""
     own = OURS.read_text() if OURS.exists() else ""
-    limit = min((_limit(folder) for folder in folders_of(own, CGROUPS)), default=NO_LIMIT)
-    return min(len(os.sched_getaffinity(0)), max(1, math.floor(min(limit, 1e6))))
+    return min((_limit(folder) for folder in folders_of(own, CGROUPS)), default=NO_LIMIT)
 
 
 def folders_of(own: str, root: Path) -> Iterator[Path]:

@@ -137,7 +137,7 @@ class Labeling:
         )
 
     def restore(self, saved: Checkpoint) -> tuple[Dead, ...]:
-        """Read labeled images again and wait on; the labels that settings of now no longer admit."""
+        """Read labeled images again and wait on; the labels of what is no class any more."""
         found = [each for reference in saved.labels for each in self._restored(reference)]
         self._keep(found)
         join = saved.join
@@ -150,7 +150,7 @@ class Labeling:
             latest_s=join.latest_s,
         )
         dead = [self._crowded_out(given) for given in self._join.restore(state)]
-        for given in waiting:
+        for given in (*map(_given, join.joined), *waiting):
             if given.label not in self._classes:
                 dead.append((self._message(given), self._unknown(given.label)))
         return self._refused(dead)

@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from adaptsvc.adapt.adapter import Adapter, DualEncoder, StepSettings
@@ -26,17 +27,18 @@ from adaptsvc.adapt.ueo import sample_weights
 from adaptsvc.adapt.window import Sample
 from adaptsvc.clip.load import Clip
 from adaptsvc.clip.prompt import Prompt
-from adaptsvc.clip.tower import Tower, numpy_of
+from adaptsvc.clip.tower import Tower, moved, numpy_of
 from adaptsvc.errors import NonFiniteStepError, ParityError, RanksError
 from adaptsvc.sections import LearnSettings
 from adaptsvc.serving.encoder import Encoder
 from adaptsvc.serving.predictor import logits_of
 from adaptsvc.trust.calibration import softmax
-from adaptsvc.types import Float32, Tensors, UInt8
+from adaptsvc.types import Float32, Task, Tensors, UInt8
 from adaptsvc.versions.manifest import Method
 from adaptsvc.versions.store import Version
 
 log = logging.getLogger(__name__)
+Precision: TypeAlias = Literal["off", "bfloat16"]
 CHECK_IMAGES = 32
 COSINE_LIMIT = 0.9999
 ERROR_LIMIT = 1e-4  # a delta that was ignored changes small rounds' embeddings by more than this
@@ -83,12 +85,16 @@ class Learner:
         self._ranks = ranks
         self.clip = clip
         self.tower = Tower(clip)
-        self._prompt = prompt
         self._encoder = encoder
-        self._initial_context = prompt.context.detach().clone()
-        with torch.no_grad():
-            self.zero_shot_embeddings = numpy_of(prompt())  # (C, D)
-        self._tuned = torch.zeros(self.zero_shot_embeddings.shape, device=self.tower.device)
+        self._take(prompt)
+
+    def work_for(self, task: Task) -> None:
+        """Learn to tell other classes apart; every zero-shot answer given so far is void.
+
+        Raises:
+            ModelError: the text tower does not take them.
+        """
+        self._take(Prompt(self.clip, task.classes, task.prompt))
 
     def zero_shot(self, pixels: UInt8, weight_temperature: float) -> tuple[Float32, Float32]:
         """Frozen zero-shot probabilities (N, C) and UEO weights (N,) of images (N, 3, H, W)."""
@@ -148,6 +154,7 @@ class Learner:
             RanksError: another rank is gone.
         """
         job = {
+            "task": (self._prompt.task.classes, self._prompt.task.prompt),
             "weights": {k: torch.from_numpy(v) for k, v in self._weights().items()},
             "context": self._prompt.context.detach().cpu(),
             "tuned": self._tuned.cpu(),
@@ -158,9 +165,18 @@ class Learner:
         }
         return self._round(self._ranks.broadcast(job), between_steps)
 
+    def _take(self, prompt: Prompt) -> None:
+        self._prompt = prompt
+        self._initial_context = prompt.context.detach().clone()
+        with torch.no_grad():
+            self.zero_shot_embeddings = numpy_of(prompt())  # (C, D)
+        self._tuned = torch.zeros(self.zero_shot_embeddings.shape, device=self.tower.device)
+
     def follow(self) -> None:
         """Take this rank's share of every round that rank 0 starts, until it says that there are no more."""
         while (job := self._ranks.broadcast(None)) is not None:
+            if (task := Task(*job["task"])) != self._prompt.task:
+                self.work_for(task)
             self.tower.load({name: numpy_of(value) for name, value in job["weights"].items()})
             with torch.no_grad():
                 self._prompt.context.copy_(job["context"])
@@ -203,7 +219,7 @@ class Learner:
         for index in batches(len(pixels), batch, steps, generator):
             crops = draw_crops(batch, *pixels.shape[2:], generator=generator)[mine]
             images = self.tower.scaled(apply_crops(pixels[index[mine]], crops))
-            yield self.tower.standardised(images), weights[index[mine]].to(self.tower.device)
+            yield self.tower.standardised(images), moved(weights[index[mine]], self.tower.device)
 
     def _pull(self, share: float) -> None:
         """Forgetting control: what was learned goes back toward the zero-shot model by a share."""
@@ -248,7 +264,7 @@ class Learner:
         self.tower.train(self.tower.norms)
         self._prompt.context.requires_grad_(True)
         model = DualEncoder(
-            encode=self.tower.module,
+            encode=autocast(self.tower.module, settings.autocast, self.tower.device),
             class_embeddings=self._class_embeddings,
             logit_scale=self.clip.logit_scale,
             norms=self.tower.norms,
@@ -276,6 +292,24 @@ class Learner:
             losses=losses,
             images=images,
         )
+
+
+def autocast(
+    encode: Callable[[Tensor], Tensor], precision: Precision, device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    """A tower that computes in less precision, its weights, its embeddings and the loss in float32.
+
+    float16 is not offered: gradients of norms underflow in it without a loss scale.
+    """
+    if precision == "off":
+        return encode
+
+    def encode_in_less(images: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            embeddings = encode(images)
+        return F.normalize(embeddings.float(), dim=-1)
+
+    return encode_in_less
 
 
 def batches(count: int, size: int, steps: int, generator: Generator) -> Iterator[Tensor]:

@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, field_validator
 from adaptsvc.serve_section import Section
 from streams.kafka_settings import Compression, KafkaSettings, Mechanism, Security
 
-LONGEST_NAME, SHORTEST_KEY = 200, 32
+LONGEST_NAME, LONGEST_PROMPT, SHORTEST_KEY = 200, 500, 32
 
 
 def check_classes(classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -28,6 +28,26 @@ def check_classes(classes: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(classes)) < len(classes):
         raise ValueError("expected each class name once")
     return classes
+
+
+def check_prompt(template: str) -> str:
+    """A template that a class name can fill, with a word before it: those words are what is learned.
+
+    Raises:
+        ValueError: it is none.
+    """
+    before, _, _ = template.partition("{}")
+    braces = template.count("{") == template.count("}") == template.count("{}") == 1
+    if not (braces and before.strip() and template.isprintable()):
+        raise ValueError(
+            f"expected words and then one '{{}}' for the class name, as in 'a photo of a {{}}.', got "
+            f"{template[:60]!r}"
+        )
+    if len(template) > LONGEST_PROMPT:
+        raise ValueError(
+            f"expected at most {LONGEST_PROMPT} characters of template, got {len(template)}"
+        )
+    return template
 
 
 class ImagesSettings(Section):
@@ -235,6 +255,9 @@ class LearnSettings(Section):
         1.0, gt=0, description="Of the sample weight's softmax, in units of the logit scale."
     )
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where the worker computes.")
+    autocast: Literal["off", "bfloat16"] = Field(
+        "off", description="Precision of the image tower in a round's steps; off is float32."
+    )
     threads: int = Field(
         0, ge=0, description="Threads of torch; 0 leaves it to torch, within the usable cores."
     )

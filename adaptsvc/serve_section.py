@@ -16,6 +16,21 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class CudaSettings(Section):
+    """The CUDA provider of ONNX Runtime; without `serve.device` cuda nothing of it counts."""
+
+    device_id: int = Field(0, ge=0, description="Which GPU, as CUDA counts them.")
+    memory_bytes: int = Field(
+        0, ge=0, description="Most GPU memory of one service process; 0 is no limit."
+    )
+    convolution_search: Literal["exhaustive", "heuristic", "default"] = Field(
+        "exhaustive", description="How cuDNN chooses algorithms, once for each batch size."
+    )
+    tf32: bool = Field(
+        False, description="Faster and less exact matrix products; see the self-test's tolerance."
+    )
+
+
 class ServeSettings(Section):
     """How the service answers."""
 
@@ -33,6 +48,7 @@ class ServeSettings(Section):
     fallback: bool = Field(
         False, description="Run on the CPU where the device is missing; a metric says so."
     )
+    cuda: CudaSettings = CudaSettings()
     threads: int = Field(
         0,
         ge=0,

@@ -19,6 +19,7 @@ from adaptsvc.versions.remembered import Remembered
 from adaptsvc.versions.seal import Seal
 from adaptsvc.versions.shared import SharedStore
 from adaptsvc.versions.store import Store, VersionStore
+from adaptsvc.versions.tasks import FileTasks, Tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class State:
         pointer: which version serves.
         lasting: the pointer as a service follows it: it says what it said last while it cannot be asked.
         pins: which versions people keep.
+        tasks: which classes people ask for.
         lease: the right to write, not taken yet.
         watch: has a function called when the pointer moved, and returns what ends that. Nothing may come:
             whoever watches polls as well.
@@ -39,6 +41,7 @@ class State:
     pointer: Pointer
     lasting: Pointer
     pins: Pins
+    tasks: Tasks
     lease: Lease
     watch: Callable[[Callable[[], None]], Callable[[], None]]
 
@@ -66,7 +69,8 @@ def _in_files(settings: Settings, *, fenced: bool) -> State:
     fence = lease.check if fenced else _allow
     store = VersionStore(settings.store, fence=fence, seal=seal_of(settings.versions))
     pointer = FilePointer(settings.pointer, fence=fence)
-    return State(store, pointer, pointer, FilePins(settings.pins), lease, _never)
+    tasks = FileTasks(settings.tasks, fence=fence)
+    return State(store, pointer, pointer, FilePins(settings.pins), tasks, lease, _never)
 
 
 def _in_redis(settings: Settings, observer: Observer, *, fenced: bool) -> State:
@@ -77,6 +81,7 @@ def _in_redis(settings: Settings, observer: Observer, *, fenced: bool) -> State:
         from adaptsvc.redis.notices import Notices
         from adaptsvc.redis.pins import RedisPins
         from adaptsvc.redis.pointer import RedisPointer
+        from adaptsvc.redis.tasks import RedisTasks
     except ModuleNotFoundError as exc:
         raise ConfigError(
             f"state.kind is 'redis', but {exc.name} is not installed; "
@@ -93,7 +98,8 @@ def _in_redis(settings: Settings, observer: Observer, *, fenced: bool) -> State:
         return Notices(link, ring).close
 
     lasting = Remembered(pointer, settings.last_seen)
-    return State(store, pointer, lasting, RedisPins(link), lease, watch)
+    tasks = RedisTasks(link, fence)
+    return State(store, pointer, lasting, RedisPins(link), tasks, lease, watch)
 
 
 def seal_of(settings: VersionsSettings) -> Seal:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -12,6 +14,20 @@ Float32: TypeAlias = npt.NDArray[np.float32]
 Float64: TypeAlias = npt.NDArray[np.float64]
 UInt8: TypeAlias = npt.NDArray[np.uint8]
 Tensors: TypeAlias = dict[str, Float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is told apart: class names, in the order of the head's rows, and the template they fill."""
+
+    classes: tuple[str, ...]
+    prompt: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it."""
+        content = json.dumps([self.classes, self.prompt])
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adaptsvc import config
+from adaptsvc.classes_command import CLASSES_EXAMPLE, classes
 from adaptsvc.errors import AdaptsvcError, ConfigError
 from adaptsvc.reproduce_command import REPRODUCE_EXAMPLE, reproduce
 from adaptsvc.state import State, open_state
@@ -134,6 +135,7 @@ def sign(
         typer.echo(f"version {version} is signed")
 
 
+app.command("classes", epilog=CLASSES_EXAMPLE)(classes)
 app.command("reproduce", epilog=REPRODUCE_EXAMPLE)(reproduce)
 
 

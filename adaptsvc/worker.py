@@ -33,7 +33,7 @@ from adaptsvc.rounds import Round, Rounds, StopRound
 from adaptsvc.source import Source
 from adaptsvc.streaming import EVENTS, IMAGES, LABELS
 from adaptsvc.trust.patience import Patience
-from adaptsvc.types import Float32, UInt8
+from adaptsvc.types import Float32, Task, UInt8
 from adaptsvc.versions.pointer import Pointer
 from adaptsvc.versions.round_record import Kind
 from adaptsvc.versions.store import Store
@@ -71,6 +71,8 @@ class Parts:
     check_lease: Callable[[], None] = lambda: None
     give_way: Callable[[threading.Event], object] = lambda _stop: None
     prune: Callable[[], object] = lambda: None
+    task: Callable[[Task], Task] = lambda ours: ours
+    is_asked: Callable[[], bool] = lambda: False
 
 
 class Worker:
@@ -88,10 +90,7 @@ class Worker:
         self._stop = stop
         self._consumer = parts.log.consumer(settings.stream.group, [IMAGES, LABELS], member=MEMBER)
         self._intake = self._new_intake()
-        works_with = rounds.Parts(
-            parts.store, parts.pointer, parts.learner, parts.publisher, parts.observer
-        )
-        self._rounds = Rounds(works_with, settings, between_steps=self._between_steps)
+        self._rounds = self._new_rounds()
         self._checkpointed_at = self._retained_at = self._gave_up_at = float("-inf")
         self._round_pause_s = 0.0
         self._dirty = False  # something is new since the last checkpoint
@@ -132,7 +131,12 @@ class Worker:
         self._intake = self._new_intake()
         if self._intake.restore(saved):
             self._dirty = True
-        self._rounds.count, self._rounds.patience = saved.rounds, Patience(**saved.patience)
+        self._rounds = self._new_rounds()
+        self._rounds.count = saved.rounds
+        if saved.task in ("", self._settings.task.digest):
+            self._rounds.patience = Patience(**saved.patience)
+        else:  # no round for these classes was refused, and none has learned from a label
+            self._intake.new_labels = len(self._intake.labels)
         self._consumer.seek(start)  # what the first poll gave is read again
         if saved.rounds or saved.offsets:
             log.info(
@@ -151,6 +155,7 @@ class Worker:
             LogFullError: there is no room for the stream.
         """
         self._parts.check_lease()
+        self._follow_task(now)
         if now < self._checkpointed_at:  # the clock was set back: its age would be negative
             self._dirty = True
         messages = self._poll()
@@ -180,6 +185,28 @@ class Worker:
             self._parts.prune()
         except (StateUnavailableError, VersionError, OSError) as exc:
             log.warning("old versions were not all deleted: %s", exc)
+
+    def _follow_task(self, now: float) -> None:
+        """Work for the classes that serve, as after a start: what was learned about others is void.
+
+        Images stay, and get zero-shot answers anew; labels stay whose names are still classes.
+        """
+        task = self._parts.task(self._settings.task)
+        if task == self._settings.task:
+            return
+        self._checkpoint(now)
+        self._parts.learner.work_for(task)
+        self._settings = self._settings.working_for(task)
+        self.restore()
+        self._dirty = True
+        log.warning("this worker works for %d other classes from now on", len(task.classes))
+
+    def _new_rounds(self) -> Rounds:
+        parts = self._parts
+        works_with = rounds.Parts(
+            parts.store, parts.pointer, parts.learner, parts.publisher, parts.observer
+        )
+        return Rounds(works_with, self._settings, between_steps=self._between_steps)
 
     def _new_intake(self) -> Intake:
         source = Source(self._parts.log, self._parts.preprocess, self._zero_shot)
@@ -247,7 +274,7 @@ class Worker:
     def _between_steps(self) -> None:
         self._parts.check_lease()
         self._parts.give_way(self._stop)
-        if self._stop.is_set():
+        if self._stop.is_set() or self._parts.is_asked():
             raise StopRound
         self._consumer.heartbeat()
 
@@ -337,6 +364,7 @@ class Worker:
                 new_labels=self._intake.new_labels,
                 rounds=self._rounds.count,
                 patience=dataclasses.asdict(self._rounds.patience),
+                task=self._settings.task.digest,
             ),
         )
         self._consumer.commit({p: offset for _, p, offset in _places(self._intake.settled)})

@@ -65,6 +65,14 @@ SUITES = (
         },
     ),
     Suite(
+        "Classes asked for",
+        f"{STATE}.versions.contract_tasks:TasksContract",
+        {
+            "file": f"{STATE}.versions.test_tasks:TestFileTasks",
+            "Redis": f"{STATE}.redis.test_tasks:TestRedisTasks",
+        },
+    ),
+    Suite(
         "Lease",
         f"{STATE}.versions.contract_lease:LeaseContract",
         {

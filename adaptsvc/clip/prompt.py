@@ -19,6 +19,7 @@ from adaptsvc.adapt.adapter import unit
 from adaptsvc.clip.load import Clip, Tokenizer, context_length
 from adaptsvc.clip.text import encode_text
 from adaptsvc.errors import ModelError
+from adaptsvc.types import Float32, Task
 
 TEXT_BATCH = 256
 
@@ -38,6 +39,7 @@ class Prompt(nn.Module):
     def __init__(self, clip: Clip, class_names: Sequence[str], template: str) -> None:
         super().__init__()
         _check(class_names, template)
+        self.task = Task(tuple(class_names), template)
         self._model: list[Any] = [clip.model]  # in a list: its parameters are not this module's
         self._embedding = [_token_embedding(clip.model)]
         texts = [template.format(name) for name in class_names]
@@ -65,6 +67,11 @@ class Prompt(nn.Module):
         finally:
             handle.remove()
         return unit(torch.cat(parts))
+
+    def values(self) -> tuple[Float32, Float32]:
+        """Class embeddings (C, D) and context (M, W) as they are now."""
+        with torch.no_grad():
+            return self().cpu().numpy(), self.context.detach().cpu().numpy()
 
 
 def class_embeddings(clip: Clip, class_names: Sequence[str], template: str) -> Tensor:

@@ -114,7 +114,7 @@ class Tower:
 
     def scaled(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 to float in [0, 1] on the tower's device."""
-        return pixels.to(self.device).float() / 255
+        return moved(pixels, self.device).float() / 255
 
     def standardised(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to what the tower takes."""
@@ -156,6 +156,16 @@ class Tower:
             f"the last block of {type(self.module.visual).__name__} is not known; "
             "set tune.trained to 'norm' or 'all'"
         )
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; a GPU fetches it from pinned memory while this thread goes on.
+
+    The pinned copy lives until the transfer is done: torch's host allocator sees to that.
+    """
+    if device.type != "cuda" or tensor.device.type == "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def numpy_of(tensor: Tensor) -> Float32:

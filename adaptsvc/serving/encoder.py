@@ -19,6 +19,7 @@ import onnxruntime
 
 from adaptsvc.errors import ModelError
 from adaptsvc.images import normalise
+from adaptsvc.serve_section import CudaSettings, ServeSettings
 from adaptsvc.types import Float32, Tensors, UInt8
 from adaptsvc.versions.base import Base
 
@@ -36,21 +37,54 @@ class Runtime:
         device: ``cpu`` or ``cuda``.
         threads: of one inference call on CPU, at least 1.
         fallback: run on the CPU, and say so, where the device is not there.
+        options: of the CUDA provider, by ONNX Runtime's names.
+        bind: keep the delta where the session computes, and bind inputs and outputs there, instead of having
+            every call copy them.
     """
 
     device: Device = "cpu"
     threads: int = 1
     fallback: bool = False
+    options: tuple[tuple[str, str], ...] = ()
+    bind: bool = False
+
+
+def runtime_of(serve: ServeSettings, threads: int) -> Runtime:
+    """The runtime these settings ask for."""
+    on_gpu = serve.device == "cuda"
+    options = cuda_options(serve.cuda) if on_gpu else ()
+    return Runtime(serve.device, threads, serve.fallback, options=options, bind=on_gpu)
+
+
+def cuda_options(settings: CudaSettings) -> tuple[tuple[str, str], ...]:
+    """The settings as the CUDA provider takes them."""
+    options = {
+        "device_id": str(settings.device_id),
+        "cudnn_conv_algo_search": settings.convolution_search.upper(),
+        "use_tf32": str(int(settings.tf32)),
+    }
+    if (
+        settings.memory_bytes
+    ):  # the arena doubles by default, and would reach for more than is allowed
+        options |= {
+            "gpu_mem_limit": str(settings.memory_bytes),
+            "arena_extend_strategy": "kSameAsRequested",
+        }
+    return tuple(options.items())
 
 
 class Encoder:
     """A session and the delta it runs with. Use `build`."""
 
-    def __init__(self, base: Base, session: Any, *, feeds: Tensors, keep: Sequence[Any]) -> None:
+    def __init__(
+        self, base: Base, session: Any, *, feeds: Tensors, keep: Sequence[Any], bind: bool = False
+    ) -> None:
         self.base = base
         self.session = session
         self._feeds = feeds
         self._keep = keep  # the tensors ONNX Runtime reads the overridden initializers from
+        self._bind = bind
+        self._bound = self._placed(feeds) if bind else {}
 
     @property
     def provider(self) -> str:
@@ -59,9 +93,31 @@ class Encoder:
 
     def embed(self, pixels: UInt8) -> Float32:
         """Unit embeddings (N, D) of images (N, 3, H, W) as `adaptsvc.images.decode` gives them."""
-        feeds = {"images": normalise(pixels, self.base.preprocess), **self._feeds}
+        images = normalise(pixels, self.base.preprocess)
+        if self._bind:
+            return self._embed_bound(images)
+        feeds = {"images": images, **self._feeds}
         embeddings: Float32 = self.session.run(["embeddings"], feeds)[0]
         return embeddings
+
+    def _embed_bound(self, images: Float32) -> Float32:
+        """The same, by a binding of this call's own: bindings are not thread-safe, sessions are."""
+        binding = self.session.io_binding()
+        binding.bind_cpu_input("images", images)
+        for name, value in self._bound.items():
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_output("embeddings", "cpu")
+        self.session.run_with_iobinding(binding)
+        embeddings: Float32 = binding.copy_outputs_to_cpu()[0]
+        return embeddings
+
+    def _placed(self, feeds: Tensors) -> dict[str, Any]:
+        """The delta in the memory of the provider that runs, which may be the CPU's after all."""
+        on_gpu = self.provider == PROVIDERS["cuda"]
+        options = self.session.get_provider_options().get(self.provider, {}) if on_gpu else {}
+        where, number = ("cuda" if on_gpu else "cpu"), int(options.get("device_id", 0))
+        place = onnxruntime.OrtValue.ortvalue_from_numpy
+        return {name: place(value, where, number) for name, value in feeds.items()}
 
 
 def build(
@@ -80,13 +136,13 @@ def build(
     """
     if base.swap == "session":
         session, keep = _session(base, delta, runtime)
-        return Encoder(base, session, feeds={}, keep=keep)
+        return Encoder(base, session, feeds={}, keep=keep, bind=runtime.bind)
     if before is not None and before.base.digest == base.digest:
         session = before.session
     else:
         session, _ = _session(base, {}, runtime)
     _check_shapes(session, delta)
-    return Encoder(base, session, feeds=delta, keep=())
+    return Encoder(base, session, feeds=delta, keep=(), bind=runtime.bind)
 
 
 def _check_shapes(session: Any, delta: Tensors) -> None:
@@ -111,8 +167,9 @@ def _session(base: Base, delta: Tensors, runtime: Runtime) -> tuple[Any, list[An
     if delta:
         options.add_external_initializers(list(delta), values)
     provider = PROVIDERS[runtime.device]
+    asked = (provider, dict(runtime.options)) if runtime.options else provider
     try:
-        session = onnxruntime.InferenceSession(str(base.graph), options, providers=[provider])
+        session = onnxruntime.InferenceSession(str(base.graph), options, providers=[asked])
     except Exception as exc:  # ONNX Runtime's errors have no base but Exception
         raise ModelError(f"ONNX Runtime refused {base.graph}: {exc}") from exc
     if provider not in session.get_providers():

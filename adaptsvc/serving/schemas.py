@@ -11,6 +11,7 @@ from adaptsvc.types import Prediction
 from adaptsvc.versions.history import Condition, Entry
 from adaptsvc.versions.manifest import Calibration, Manifest, OodRule
 from adaptsvc.versions.refusals import Refusal
+from adaptsvc.versions.tasks import Asked, Stage
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -227,6 +228,57 @@ class Model(_Schema):
     ready_since: datetime = Field(description="When this process began to serve it.")
     refused: str | None = Field(description="Why a newer version was not taken, if one was not.")
     refused_code: str | None = Field(description="The same in a word, as in adaptsvc_swaps_total.")
+
+
+class ClassesAsked(_Schema):
+    """The last request for other classes."""
+
+    id: int
+    stage: Stage = Field(
+        description="`waiting` for a worker, `done` (see `version`) or `refused` (see `reason`)."
+    )
+    classes: tuple[str, ...]
+    prompt: str
+    at: datetime
+    version: int | None = Field(description="The first version for these classes.")
+    reason: str | None = Field(description="Why there is none.")
+
+    @classmethod
+    def of(cls, asked: Asked) -> ClassesAsked | None:
+        """The last request; None where there never was one."""
+        request, answer = asked.request, asked.answer
+        if request is None:
+            return None
+        return cls(
+            id=request.id,
+            stage=asked.stage,
+            classes=request.classes,
+            prompt=request.prompt,
+            at=request.at,
+            version=None if answer is None else answer.version,
+            reason=answer.reason or None if answer is not None else None,
+        )
+
+
+class Classes(_Schema):
+    """The answer of /v1/classes: one version, and its classes."""
+
+    model_version: int = Field(description="What answers in this process.")
+    classes: tuple[str, ...] = Field(description="Of that version.")
+    prompt: str = Field(description="Of that version.")
+    request: ClassesAsked | None = Field(
+        description="The last for other classes, if there was one."
+    )
+
+    @classmethod
+    def of(cls, manifest: Manifest, request: ClassesAsked | None) -> Classes:
+        """The classes of a version."""
+        return cls(
+            model_version=manifest.id,
+            classes=manifest.classes,
+            prompt=manifest.prompt,
+            request=request,
+        )
 
 
 class ErrorBody(_Schema):

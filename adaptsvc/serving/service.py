@@ -30,8 +30,9 @@ from adaptsvc.prometheus import PrometheusObserver
 from adaptsvc.serving.answers import Classifier
 from adaptsvc.serving.app import Computing, create_app
 from adaptsvc.serving.batching import BatchLimits, buckets
+from adaptsvc.serving.classes import add_classes
 from adaptsvc.serving.door import Door, DoorMiddleware, check_exposure
-from adaptsvc.serving.encoder import Runtime
+from adaptsvc.serving.encoder import runtime_of
 from adaptsvc.serving.engine import Engine, EngineLimits
 from adaptsvc.serving.feedback import LabelDesk, add_feedback
 from adaptsvc.serving.gate import Gate, GateLimits
@@ -49,6 +50,7 @@ from adaptsvc.streaming import open_log
 from adaptsvc.versions.history import Desk as VersionDesk
 from adaptsvc.versions.pointer import Pointer
 from adaptsvc.versions.store import Store
+from adaptsvc.versions.task_desk import TaskDesk
 
 log = logging.getLogger(__name__)
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # BentoML sets it
@@ -105,6 +107,8 @@ class Adaptsvc:
         served = create_app(self._live, desk=desk, classifier=classifier, limits=limits)
         add_tensors(served, self._live, desk, limits, self._health.unproven)
         add_versions(served, VersionDesk(state.store, state.lasting, state.pins), door)
+        tasks = TaskDesk(state.store, state.pointer, state.tasks)
+        add_classes(served, self._live, tasks, door)
         add_feedback(served, self._live, self._labels, Computing(1, LABELS_WAITING))
         gate = GateLimits(settings.serve.open_requests, settings.serve.body_s)
         served.add_middleware(Gate, limits=gate, observer=observer, leaving=self._leaving)
@@ -157,7 +161,7 @@ def live_of(settings: Settings, store: Store, pointer: Pointer, observer: Observ
     theirs. On CUDA each shape has algorithms to choose.
     """
     serve = settings.serve
-    runtime = Runtime(serve.device, serve.call_threads, serve.fallback)
+    runtime = runtime_of(serve, serve.call_threads)
     most = serve.batch_images
     batches = buckets(most) if serve.device == "cuda" else (most,)
     return Live(store, pointer, runtime, observer=observer, batches=batches)

@@ -51,7 +51,7 @@ def _add_readers(app: FastAPI, desk: Desk) -> None:
         before: Annotated[int | None, Query(ge=0, description="Only ids under this one.")] = None,
     ) -> History:
         """The history: every version with its figures, and why candidates were refused."""
-        with _told(unsound=503):
+        with told(unsound=503):
             ids = [each for each in desk.ids() if before is None or each < before]
             current = desk.pointer.read()
             return History(
@@ -65,7 +65,7 @@ def _add_readers(app: FastAPI, desk: Desk) -> None:
     @app.get("/v1/versions/{id}", responses=_errors(404, 503))
     def version(id: Id) -> VersionDetail:
         """One version with its whole manifest; every file of it is verified."""
-        with _told(unsound=503):
+        with told(unsound=503):
             return VersionDetail.of(desk.entry(id))
 
     @app.get("/v1/versions/{id}/diff", responses=_errors(404, 409, 422, 503))
@@ -76,7 +76,7 @@ def _add_readers(app: FastAPI, desk: Desk) -> None:
         ] = None,
     ) -> Difference:
         """What this version has that another has not."""
-        with _told():
+        with told():
             after = desk.store.load(id)
             before = after.manifest.parent if against is None else against
             if before is None:
@@ -91,7 +91,7 @@ def _add_changes(app: FastAPI, desk: Desk, door: Door) -> None:
     def activate(id: Id, request: Request, hold: bool = False) -> Activated:
         """Make a version serve: a rollback. With `hold` nothing is promoted over it meanwhile."""
         caller = door.require_admin(request.scope)
-        with _told():
+        with told():
             current = desk.activate(id, hold=hold)
         log.warning("key %s: version %d serves%s", caller.name, id, " and is held" if hold else "")
         return Activated(model_version=id, held=current.held, sequence=current.sequence)
@@ -100,7 +100,7 @@ def _add_changes(app: FastAPI, desk: Desk, door: Door) -> None:
     def pin(id: Id, request: Request) -> Pinned:
         """Keep a version whatever its age."""
         caller = door.require_admin(request.scope)
-        with _told():
+        with told():
             desk.pin(id)
         log.warning("key %s: version %d is pinned", caller.name, id)
         return Pinned(id=id, pinned=True)
@@ -109,7 +109,7 @@ def _add_changes(app: FastAPI, desk: Desk, door: Door) -> None:
     def unpin(id: Id, request: Request) -> Pinned:
         """Let a version go when it is old."""
         caller = door.require_admin(request.scope)
-        with _told():
+        with told():
             desk.unpin(id)
         log.warning("key %s: version %d is unpinned", caller.name, id)
         return Pinned(id=id, pinned=False)
@@ -120,7 +120,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 @contextmanager
-def _told(unsound: int = 409) -> Iterator[None]:
+def told(unsound: int = 409) -> Iterator[None]:
     """Errors of versions, of the store and of the shared state, as answers.
 
     Args:

@@ -16,9 +16,10 @@ from adaptsvc.bootstrap import Ready
 from adaptsvc.clip.export import swappable
 from adaptsvc.clip.load import load
 from adaptsvc.clip.prompt import Prompt
+from adaptsvc.clip.tower import Tower, moved
 from adaptsvc.config import Settings
 from adaptsvc.errors import NonFiniteStepError, ParityError
-from adaptsvc.learner import Candidate, Learner
+from adaptsvc.learner import Candidate, Learner, autocast
 from adaptsvc.sections import LearnSettings
 from adaptsvc.serving.encoder import Runtime, build
 from adaptsvc.types import Tensors
@@ -259,6 +260,47 @@ def test_parity_fails_for_a_model_that_answers_nan(
 def test_every_objective_can_be_learned(learner: Learner, window: Samples, objective: str) -> None:
     candidate = learn(learner, window, objective=objective)
     assert all(np.isfinite(value).all() for value in candidate.delta.values())
+
+
+def test_a_round_in_bfloat16_learns_the_same_in_less_precision(
+    learner: Learner, window: Samples, ready: Ready
+) -> None:
+    """Weights stay in float32, and go where float32 goes: most of the way in the same direction."""
+    learner.load(start := ready.store.load(0))
+    before = learner.tower.norm_values()
+    exact = learn(learner, window)
+    learner.load(start)
+    less = learn(learner, window, autocast="bfloat16")
+    assert {value.dtype for value in less.delta.values()} == {np.dtype(np.float32)}
+    here, there = (
+        np.concatenate([(each.delta[k] - v).ravel() for k, v in before.items()])
+        for each in (exact, less)
+    )
+    assert not np.array_equal(here, there), "it was computed in less"
+    assert float(here @ there) > 0.9 * float(np.linalg.norm(here) * np.linalg.norm(there))
+
+
+def test_a_tower_in_bfloat16_gives_unit_embeddings_in_float32(ready: Ready) -> None:
+    tower, images = Tower(ready.clip), torch.rand(2, 3, 32, 32)
+    exact = autocast(tower.module, "off", tower.device)(images).detach()
+    less = autocast(tower.module, "bfloat16", tower.device)(images).detach()
+    assert less.dtype == torch.float32
+    torch.testing.assert_close(less.norm(dim=1), torch.ones(2))
+    assert not torch.equal(less, exact)
+    torch.testing.assert_close(less, exact, atol=0.05, rtol=0)
+
+
+def test_moving_to_the_cpu_is_no_copy() -> None:
+    assert moved(tensor := torch.ones(2), torch.device("cpu")) is tensor
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_what_is_moved_to_cuda_from_pinned_memory_is_the_same() -> None:
+    batches = [torch.full((64, 3, 160, 160), n, dtype=torch.uint8) for n in range(8)]
+    there = [moved(batch, torch.device("cuda")).float() for batch in batches]
+    for batch, each in zip(batches, there, strict=True):
+        torch.testing.assert_close(each.cpu(), batch.float())
 
 
 @pytest.mark.gpu

@@ -18,6 +18,7 @@ from adaptsvc.metrics import Observer
 from adaptsvc.serving.answers import Classifier
 from adaptsvc.serving.app import create_app
 from adaptsvc.serving.batching import BatchLimits
+from adaptsvc.serving.classes import add_classes
 from adaptsvc.serving.door import Door
 from adaptsvc.serving.encoder import Encoder, Runtime
 from adaptsvc.serving.engine import Engine, EngineLimits
@@ -32,6 +33,8 @@ from adaptsvc.versions.history import Desk as History
 from adaptsvc.versions.pins import FilePins
 from adaptsvc.versions.pointer import FilePointer
 from adaptsvc.versions.store import VersionStore
+from adaptsvc.versions.task_desk import TaskDesk
+from adaptsvc.versions.tasks import FileTasks
 
 LIMITS = ImageLimits(max_bytes=20_000, max_pixels=1_000_000, max_side=4_000)
 RAW = {"content-type": "image/png"}
@@ -109,6 +112,8 @@ class Stand:
         app = create_app(self.live, desk=desk, classifier=classifier, limits=limits)
         history = History(self.store, self.pointer, FilePins(self.settings.pins))
         add_versions(app, history, door or Door())
+        tasks = TaskDesk(self.store, self.pointer, FileTasks(self.settings.tasks))
+        add_classes(app, self.live, tasks, door or Door())
         add_tensors(app, self.live, desk, limits, lambda: self.problem)
         app.add_middleware(Gate, limits=self.gate, observer=self.observer, leaving=self.leaving)
         return app

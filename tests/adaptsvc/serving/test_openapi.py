@@ -33,6 +33,7 @@ CHECKS: list[CheckFunction] = [
     response_schema_conformance,
 ]
 OPERATIONS = {
+    ("GET", "/v1/classes"),
     ("GET", "/v1/model"),
     ("GET", "/v1/versions"),
     ("GET", "/v2"),
@@ -44,6 +45,7 @@ OPERATIONS = {
     ("POST", "/v1/embed"),
     ("POST", "/v1/feedback"),
     ("POST", "/v2/models/{name}/infer"),
+    ("PUT", "/v1/classes"),
 }
 
 

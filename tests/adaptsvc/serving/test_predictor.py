@@ -14,7 +14,10 @@ import pytest
 from adaptsvc.bootstrap import Ready
 from adaptsvc.errors import ModelError, VersionCorruptError
 from adaptsvc.images import ImageLimits, decode
-from adaptsvc.serving.encoder import Runtime
+from adaptsvc.providers import try_provider
+from adaptsvc.serve_section import CudaSettings, ServeSettings
+from adaptsvc.serving.encoder import Runtime, cuda_options, runtime_of
+from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.serving.predictor import (
     Predictor,
     build,
@@ -270,3 +273,54 @@ def test_a_delta_of_another_shape_is_refused_before_it_is_fed(
     delta = {name: np.ones(3, np.float32)}
     with pytest.raises(ModelError, match=rf"gives {re.escape(name)} the shape \(3,\)"):
         build(ready.encoder.base, replace(version, delta=delta), Runtime())
+
+
+def test_bound_inputs_and_outputs_give_the_same_answers(
+    ready: Ready, images: UInt8, delta: Tensors
+) -> None:
+    """On the CPU, where the delta is kept and nothing has to be copied; with a delta and without."""
+    for changed in ({}, delta):
+        plain = build_encoder(ready.encoder.base, changed, Runtime())
+        bound = build_encoder(ready.encoder.base, changed, Runtime(bind=True))
+        for count in (1, IMAGES):
+            np.testing.assert_array_equal(bound.embed(images[:count]), plain.embed(images[:count]))
+
+
+def test_bound_calls_at_once_do_not_mix(ready: Ready, images: UInt8, delta: Tensors) -> None:
+    bound = build_encoder(ready.encoder.base, delta, Runtime(bind=True))
+    expected = [bound.embed(images[k : k + 1]) for k in range(IMAGES)]
+    with ThreadPoolExecutor(IMAGES) as pool:
+        found = list(pool.map(lambda k: bound.embed(images[k : k + 1]), list(range(IMAGES)) * 4))
+    for k, each in enumerate(found):
+        np.testing.assert_array_equal(each, expected[k % IMAGES])
+
+
+def test_settings_become_options_of_the_cuda_provider_only_where_it_is_asked_for() -> None:
+    cuda = CudaSettings(device_id=1, memory_bytes=2**30, convolution_search="heuristic", tf32=True)
+    assert dict(cuda_options(cuda)) == {
+        "device_id": "1",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "use_tf32": "1",
+        "gpu_mem_limit": str(2**30),
+        "arena_extend_strategy": "kSameAsRequested",
+    }
+    assert "gpu_mem_limit" not in dict(cuda_options(CudaSettings()))
+    asked = runtime_of(ServeSettings(device="cuda", cuda=cuda), 2)
+    assert (asked.device, asked.threads, asked.bind) == ("cuda", 2, True)
+    assert asked.options == cuda_options(cuda)
+    assert runtime_of(ServeSettings(cuda=cuda), 2) == Runtime("cpu", 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not try_provider("CUDAExecutionProvider").runs, reason="no CUDA provider runs here"
+)
+def test_on_cuda_bound_answers_are_those_of_the_cpu(
+    ready: Ready, images: UInt8, delta: Tensors
+) -> None:
+    asked = runtime_of(ServeSettings(device="cuda"), 1)
+    there = build_encoder(ready.encoder.base, delta, asked)
+    here = build_encoder(ready.encoder.base, delta, Runtime())
+    assert there.provider == "CUDAExecutionProvider"
+    assert there.session.get_provider_options()[there.provider]["use_tf32"] == "0"
+    np.testing.assert_allclose(there.embed(images), here.embed(images), atol=1e-3)
