@@ -8,7 +8,7 @@ export BENTOML_DO_NOT_TRACK := true
 # A process per core, each with one thread: processes of several threads slow each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: install demo up test check format lint types architecture coverage audit bench clean dashboards
+.PHONY: install demo up test check format lint types architecture coverage audit bento sbom k8s schemas dashboards bench clean
 
 install: $(STAMP)
 
@@ -54,6 +54,23 @@ check: lint types architecture coverage  ## what CI runs
 audit: install  ## known vulnerabilities of what is installed; needs the network
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[audit]'
 	$(BIN)/python -m pip_audit --strict --skip-editable --progress-spinner off
+
+bento: install  ## builds the Bento, installs it in an environment of its own, and asks it
+	$(BIN)/python -m pytest tests/deploy/test_bento.py
+
+sbom: install  ## what the serving image ships, with licences; needs the network
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[sbom]'
+	test -x build/serving/bin/python || $(BIN)/python -m venv build/serving
+	build/serving/bin/python -m pip install --quiet --disable-pip-version-check '.[kafka,redis]'
+	$(BIN)/python -m cyclonedx_py environment --pyproject pyproject.toml --output-reproducible --of JSON \
+		-o build/serving.cdx.json build/serving/bin/python
+
+k8s: install  ## the manifests that are made of topics, alerts and dashboards
+	$(BIN)/python -m k8s.generate
+
+schemas: install  ## the schemas of custom resources for the tests; needs the network
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[schemas]'
+	$(BIN)/python -m tests.deploy.schemas.make
 
 bench: install  ## the figures of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.swap

@@ -69,7 +69,7 @@ def check_topics(settings: KafkaSettings, topics: Topics) -> tuple[Difference, .
         configs = _configs(admin, there)
     differences: list[Difference] = []
     for name, spec in sorted(topics.specs.items()):
-        wanted = {PARTITIONS: spec.partitions, **_wanted(spec)}
+        wanted = {PARTITIONS: spec.partitions, **topic_configs(spec)}
         found = {PARTITIONS: there.get(name), **configs.get(name, {})}
         names = wanted if name in there else [PARTITIONS]
         differences += [
@@ -101,6 +101,11 @@ def check_partitions(settings: KafkaSettings, topics: Topics) -> None:
         )
 
 
+def topic_configs(spec: TopicSpec) -> dict[str, int]:
+    """What a topic is configured with on a cluster, as the table says."""
+    return {name: value_of(spec) for name, value_of in _CONFIGS.items()}
+
+
 @contextmanager
 def _admin(settings: KafkaSettings) -> Iterator[Any]:
     with broker_errors(settings):
@@ -115,17 +120,13 @@ def _create(admin: Any, settings: KafkaSettings, spec: TopicSpec) -> bool:
     options = {
         "num_partitions": spec.partitions,
         "replication_factor": settings.replication_factor,
-        "configs": {name: str(value) for name, value in _wanted(spec).items()},
+        "configs": {name: str(value) for name, value in topic_configs(spec).items()},
     }
     try:
         admin.create_topics({spec.name: options}, wait_for_metadata=True)
     except TopicAlreadyExistsError:  # another was faster
         return False
     return True
-
-
-def _wanted(spec: TopicSpec) -> dict[str, int]:
-    return {name: value_of(spec) for name, value_of in _CONFIGS.items()}
 
 
 def _partitions(admin: Any, topics: Topics) -> dict[str, int]:
