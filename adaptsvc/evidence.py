@@ -278,7 +278,8 @@ def embed_all(encoder: Encoder, samples: Sequence[Sample | LabeledSample]) -> Fl
 
 def _every_other(targets: Targets) -> npt.NDArray[np.bool_]:
     """Which labels judge the temperature; the others fit it."""
-    return np.arange(len(targets)) % 2 == 1
+    judged: npt.NDArray[np.bool_] = np.arange(len(targets)) % 2 == 1
+    return judged
 
 
 def _zero_shot(samples: Sequence[Sample | LabeledSample]) -> Float64:

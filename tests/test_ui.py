@@ -17,6 +17,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import (
     Browser,
     ConsoleMessage,
+    FilePayload,
     Page,
     Request,
     Route,
@@ -169,7 +170,7 @@ class Tab:
         body = {"json": drift} if drift else {"status": 404, "json": {}}
 
         def answer(route: Route) -> None:
-            route.fulfill(**body)  # type: ignore[arg-type]
+            route.fulfill(**body)
 
         self.page.route("**/v1/drift", answer)
         self.page.goto(f"{self.site.url}/ui")
@@ -364,8 +365,8 @@ def test_the_file_is_chosen_by_keyboard_and_escape_leaves_the_dialog(
     page.locator("input[type=file]").focus()
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
-    picture = {"name": "a.png", "mimeType": "image/png", "buffer": draw_png(3)}
-    chooser.value.set_files([picture])  # type: ignore[list-item]
+    picture: FilePayload = {"name": "a.png", "mimeType": "image/png", "buffer": draw_png(3)}
+    chooser.value.set_files(picture)
     expect(page.locator(".verdict .label")).to_be_visible()
     page.get_by_role("button", name="Activate version 0").focus()
     page.keyboard.press("Enter")
