@@ -6,7 +6,7 @@ It knows nothing of streams, of how the candidate was learned, or of what become
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -24,6 +24,7 @@ from adaptsvc.trust import ood
 from adaptsvc.trust.calibration import (
     fit_temperature,
     refit_temperature,
+    reliability,
     softening_temperature,
     softmax,
 )
@@ -37,7 +38,7 @@ from adaptsvc.trust.guard import (
     judge_on_labels,
 )
 from adaptsvc.types import Float32, Float64, UInt8
-from adaptsvc.versions.manifest import Calibration, OodRule
+from adaptsvc.versions.manifest import Calibration, OodRule, ReliabilityBin
 from adaptsvc.versions.store import Store, Version
 
 Targets: TypeAlias = npt.NDArray[np.int64]
@@ -80,6 +81,7 @@ class Evidence:
         calibration: of the candidate.
         ood: of the candidate.
         estimate: of its accuracy, without labels.
+        gain_on_labels: its accuracy less the zero-shot model's, on held-out labels; None without any.
     """
 
     reasons: tuple[Reason, ...]
@@ -89,6 +91,7 @@ class Evidence:
     calibration: Calibration
     ood: OodRule
     estimate: AccuracyEstimate
+    gain_on_labels: float | None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -97,11 +100,15 @@ class Evidence:
             "guard_marginal_entropy_nats": self.verdict.marginal_entropy_nats,
             "guard_agreement": self.verdict.agreement,
             "accuracy_estimate": self.estimate.accuracy,
+            "gain_over_zero_shot_estimate": self.estimate.gain,
+            "gain_over_zero_shot_bound": 1 - self.estimate.agreement,
         }
         if self.labels is not None:
             figures["labels_judged_by"] = float(self.labels.labels)
             figures["accuracy_change_on_labels"] = self.labels.accuracy_change
             figures["nll_change_on_labels"] = self.labels.nll_change
+        if self.gain_on_labels is not None:
+            figures["gain_over_zero_shot_on_labels"] = self.gain_on_labels
         return figures
 
 
@@ -113,6 +120,10 @@ class _OnLabels:
     parent: Float64
     zero_shot: Float64
     targets: Targets
+
+    def accuracy(self, logits: Float64) -> float:
+        """Of these logits (M, C)."""
+        return float((logits.argmax(axis=-1) == self.targets).mean())
 
 
 class Examiner:
@@ -139,13 +150,15 @@ class Examiner:
         found = self._on_labels(candidate, encoder, context)
         calibration = _calibration_without_labels(logits, zero_shot, candidate, context.parent)
         verdict = judge(softmax(logits), zero_shot, self._limits)
-        reasons, labels, parent_is_worse = verdict.reasons, None, False
+        reasons, labels, parent_is_worse, gain = verdict.reasons, None, False, None
         if found is not None:
             calibration = self._refit(calibration, found.candidate, found.targets)
+            calibration = self._with_reliability(calibration, found)
             labels = self._judge_on_labels(found, calibration, context)
             worse = self._is_worse(found.candidate, found)
             reasons = _reasons(verdict, labels, worse=worse, limits=self._limits)
             parent_is_worse = self._is_worse(found.parent, found)
+            gain = found.accuracy(found.candidate) - found.accuracy(found.zero_shot)
         return Evidence(
             reasons=reasons,
             verdict=verdict,
@@ -156,6 +169,7 @@ class Examiner:
             estimate=estimate_accuracy(
                 softmax(logits, calibration.temperature), self._calibrated(zero_shot, found)
             ),
+            gain_on_labels=gain,
         )
 
     def _judged(self, context: RoundContext) -> Sequence[Sample | LabeledSample]:
@@ -184,13 +198,22 @@ class Examiner:
         """A temperature by labels where there are enough and it is better on half of them."""
         if len(targets) < self._limits.minimum_labels:
             return current
-        every_other = np.arange(len(targets)) % 2 == 1
         refit = refit_temperature(
-            logits, targets, current=current.temperature, held_out=every_other
+            logits, targets, current=current.temperature, held_out=_every_other(targets)
         )
         if not refit.replaced:
             return current
         return Calibration(temperature=refit.temperature, fitted_on="labels")
+
+    def _with_reliability(self, calibration: Calibration, found: _OnLabels) -> Calibration:
+        """How right it is by how sure it is, on the labels that no temperature is fitted on this round."""
+        if len(found.targets) < self._limits.minimum_labels:
+            return calibration
+        judged = _every_other(found.targets)
+        p = softmax(found.candidate[judged], calibration.temperature)
+        correct = (p.argmax(axis=-1) == found.targets[judged]).astype(np.float64)
+        bins = tuple(ReliabilityBin(**asdict(b)) for b in reliability(p.max(axis=-1), correct))
+        return calibration.model_copy(update={"reliability": bins})
 
     def _calibrated(self, zero_shot: Float64, found: _OnLabels | None) -> Float64:
         """Zero-shot probabilities (N, C), as sure as labels say they should be where there are enough."""
@@ -251,6 +274,12 @@ def embed_all(encoder: Encoder, samples: Sequence[Sample | LabeledSample]) -> Fl
         for start in range(0, len(pixels), EMBED_BATCH)
     ]
     return np.concatenate(parts)
+
+
+def _every_other(targets: Targets) -> npt.NDArray[np.bool_]:
+    """Which labels judge the temperature; the others fit it."""
+    judged: npt.NDArray[np.bool_] = np.arange(len(targets)) % 2 == 1
+    return judged
 
 
 def _zero_shot(samples: Sequence[Sample | LabeledSample]) -> Float64:

@@ -57,10 +57,19 @@ class Door:
     def __init__(self) -> None:
         self._keys: Keys | None = None
         self._open_paths = PROBES
+        self._page: frozenset[str] = frozenset()
         self._most_bytes = 0
         self._observer = Observer()
 
-    def open(self, keys: Keys, *, metrics_open: bool, most_bytes: int, observer: Observer) -> None:
+    def open(
+        self,
+        keys: Keys,
+        *,
+        metrics_open: bool,
+        most_bytes: int,
+        observer: Observer,
+        page: Iterable[str] = (),
+    ) -> None:
         """Let in whoever has one of these keys.
 
         Args:
@@ -68,8 +77,10 @@ class Door:
             metrics_open: whether /metrics needs no key.
             most_bytes: the largest body of any request.
             observer: told of whom was turned away.
+            page: paths of the page for people, which need no key; without keys they are for loopback, too.
         """
         self._open_paths = PROBES | {METRICS} if metrics_open else PROBES
+        self._page = frozenset(page)
         self._most_bytes, self._observer = most_bytes, observer
         self._keys = keys
 
@@ -104,6 +115,8 @@ class Door:
             return None
         if self._keys is None:
             raise Denied(503, "service", "the service is starting; try again shortly", "closed")
+        if self._keys and scope["path"] in self._page:
+            return None
         caller = self._by_key(headers) if self._keys else _by_address(scope, headers)
         _check_length(headers, self._most_bytes)
         return caller

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,6 +41,7 @@ from adaptsvc.serving.health import CanaryLimits, Health
 from adaptsvc.serving.keys import keys_of
 from adaptsvc.serving.leaving import Leaving
 from adaptsvc.serving.live import Alarm, Live
+from adaptsvc.serving.page import add_page, assets
 from adaptsvc.serving.requests import RequestLimits
 from adaptsvc.serving.sampling import Sampler, SamplingLimits
 from adaptsvc.serving.tensors import add_tensors
@@ -109,11 +111,13 @@ class Adaptsvc:
         add_versions(served, VersionDesk(state.store, state.lasting, state.pins), door)
         tasks = TaskDesk(state.store, state.pointer, state.tasks)
         add_classes(served, self._live, tasks, door)
+        page = assets()
+        add_page(served, page)
         add_feedback(served, self._live, self._labels, Computing(1, LABELS_WAITING))
         gate = GateLimits(settings.serve.open_requests, settings.serve.body_s)
         served.add_middleware(Gate, limits=gate, observer=observer, leaving=self._leaving)
         mounted.app = served
-        open_door(settings, observer)
+        open_door(settings, observer, page)
         self._live.poll()
         self._start()
         self._unwatch = state.watch(self._alarm.ring)
@@ -194,8 +198,8 @@ def health_of(settings: Settings, engine: Engine, observer: Observer) -> Health:
 cast(Any, Adaptsvc).add_asgi_middleware(DoorMiddleware, door=door)
 
 
-def open_door(settings: Settings, observer: Observer) -> None:
-    """Let in whoever the settings name.
+def open_door(settings: Settings, observer: Observer, page: Iterable[str]) -> None:
+    """Let in whoever the settings name; the page is for anybody.
 
     Raises:
         ConfigError: strangers could connect, and there are no keys.
@@ -203,7 +207,13 @@ def open_door(settings: Settings, observer: Observer) -> None:
     serve, keys = settings.serve, keys_of(settings.serve.keys)
     check_exposure(serve.host, keys)
     most_bytes = request_limits(settings).body_bytes
-    door.open(keys, metrics_open=serve.metrics == "open", most_bytes=most_bytes, observer=observer)
+    door.open(
+        keys,
+        metrics_open=serve.metrics == "open",
+        most_bytes=most_bytes,
+        observer=observer,
+        page=page,
+    )
 
 
 def sampler_of(settings: Settings, observer: Observer) -> Sampler:

@@ -14,6 +14,7 @@ from adaptsvc.trust.checks import Labels, checked_answers, checked_labels
 from adaptsvc.types import Float64
 
 BINS = 15
+DIAGRAM_BINS = 10
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 
 
@@ -59,6 +60,49 @@ def expected_calibration_error(confidence: Float64, correct: Float64, bins: int 
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gap = np.bincount(index, weights=correct - confidence, minlength=bins)
     return round(float(np.abs(gap).sum() / len(confidence)), 12)
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """The images of one bar of a reliability diagram.
+
+    Attributes:
+        images: how many, at least 1.
+        confidence: their mean, in [0, 1].
+        accuracy: share that was right, in [0, 1].
+    """
+
+    images: int
+    confidence: float
+    accuracy: float
+
+
+def reliability(
+    confidence: Float64, correct: Float64, bins: int = DIAGRAM_BINS
+) -> tuple[ReliabilityBin, ...]:
+    """Accuracy against confidence in equal-width bins ((b - 1)/bins, b/bins], the empty ones left out.
+
+    Args:
+        confidence: (N,) in [0, 1].
+        correct: (N,), 1 where the prediction was right, else 0.
+        bins: how many.
+
+    Raises:
+        ValueError: no image, shapes that differ, or a value that is not finite.
+
+    Reference: DeGroot & Fienberg, "The Comparison and Evaluation of Forecasters", 1983.
+
+    Example:
+        >>> reliability(np.array([0.75, 0.25, 0.25]), np.array([1.0, 1.0, 0.0]), bins=2)[0]
+        ReliabilityBin(images=2, confidence=0.25, accuracy=0.5)
+    """
+    confidence, correct = checked_answers(confidence, correct)
+    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    members = [index == each for each in np.unique(index)]
+    return tuple(
+        ReliabilityBin(int(m.sum()), float(confidence[m].mean()), float(correct[m].mean()))
+        for m in members
+    )
 
 
 def adaptive_calibration_error(confidence: Float64, correct: Float64, bins: int = BINS) -> float:

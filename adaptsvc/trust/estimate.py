@@ -31,12 +31,19 @@ class AccuracyEstimate:
         low: the least that the agreement with the zero-shot model allows, in [0, 1].
         high: the most, in [0, 1].
         agreement: share of equal choices with the zero-shot model, in [0, 1].
+        zero_shot: that of the zero-shot model, on which it rests, in [0, 1].
     """
 
     accuracy: float
     low: float
     high: float
     agreement: float
+    zero_shot: float
+
+    @property
+    def gain(self) -> float:
+        """Over the zero-shot model; on these images, whatever the labels, within ±(1 - agreement)."""
+        return self.accuracy - self.zero_shot
 
 
 def estimate_accuracy(version: Float64, zero_shot: Float64) -> AccuracyEstimate:
@@ -62,7 +69,8 @@ def estimate_accuracy(version: Float64, zero_shot: Float64) -> AccuracyEstimate:
     equal = agreement(version, zero_shot)
     anchor = average_confidence(zero_shot)
     low, high = max(0.0, anchor - (1 - equal)), min(1.0, anchor + (1 - equal))
-    return AccuracyEstimate(min(max(average_confidence(version), low), high), low, high, equal)
+    accuracy = min(max(average_confidence(version), low), high)
+    return AccuracyEstimate(accuracy, low, high, equal, anchor)
 
 
 def average_confidence(probabilities: Float64) -> float:

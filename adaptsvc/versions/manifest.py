@@ -36,11 +36,23 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class ReliabilityBin(_Record):
+    """Labeled images of about the same confidence, and how many of them were right."""
+
+    images: int = Field(ge=1)
+    confidence: float = Field(ge=0, le=1, description="Their mean.")
+    accuracy: float = Field(ge=0, le=1)
+
+
 class Calibration(_Record):
     """Confidence is softmax(logits / temperature)."""
 
     temperature: float = Field(gt=0)
     fitted_on: Literal["default", "inherited", "label-free", "labels"]
+    reliability: tuple[ReliabilityBin, ...] = Field(
+        (),
+        description="By held-out labels the temperature was not fitted on; empty without enough of them.",
+    )
 
 
 class OodRule(_Record):
@@ -111,16 +123,21 @@ class Manifest(Draft):
 
     def canonical(self) -> bytes:
         """Everything but digest and signature, as JSON that is the same wherever it is written."""
-        content = self.model_dump(mode="json", exclude={"digest", "signature"})
+        left_out: dict[str, Any] = {"digest": True, "signature": True, **self._unsaid()}
+        content = self.model_dump(mode="json", exclude=left_out)
         return json.dumps(content, sort_keys=True).encode()
 
     def to_json(self) -> bytes:
         """As its file holds it."""
-        return self.model_dump_json(indent=1).encode()
+        return self.model_dump_json(indent=1, exclude=self._unsaid()).encode()
 
     def content_digest(self) -> str:
         """SHA-256 of the canonical JSON."""
         return hashlib.sha256(self.canonical()).hexdigest()
+
+    def _unsaid(self) -> dict[str, Any]:
+        """A newer field that says nothing: older manifests keep their digest, and old software reads it."""
+        return {} if self.calibration.reliability else {"calibration": {"reliability"}}
 
 
 def parse(text: str, version: int) -> Manifest:

@@ -314,14 +314,67 @@ def test_the_figures_tell_of_labels_only_when_there_were_any(
     examine: Examine, equal: Candidate, window: Samples, right: tuple[LabeledSample, ...]
 ) -> None:
     without, beside = examine(equal, window, ()).metrics, examine(equal, window, right).metrics
-    assert set(without) == {"guard_marginal_entropy_nats", "guard_agreement", "accuracy_estimate"}
+    assert set(without) == {
+        "guard_marginal_entropy_nats",
+        "guard_agreement",
+        "accuracy_estimate",
+        "gain_over_zero_shot_estimate",
+        "gain_over_zero_shot_bound",
+    }
     assert set(beside) - set(without) == {
         "labels_judged_by",
         "accuracy_change_on_labels",
         "nll_change_on_labels",
+        "gain_over_zero_shot_on_labels",
     }
     assert (beside["labels_judged_by"], beside["accuracy_change_on_labels"]) == (12.0, 0.0)
     assert beside["nll_change_on_labels"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_gain_is_over_the_zero_shot_model_and_not_over_the_parent(
+    examine: Examine,
+    equal: Candidate,
+    window: Samples,
+    right: tuple[LabeledSample, ...],
+    parent: Version,
+) -> None:
+    bad = wrong(equal)
+    start = with_head(parent, bad.class_embeddings)
+    figures = examine(bad, window, right, start).metrics
+    assert figures["accuracy_change_on_labels"] == 0.0
+    assert figures["gain_over_zero_shot_on_labels"] == -1.0
+    assert examine(equal, window, right, start).metrics["gain_over_zero_shot_on_labels"] == 0.0
+
+
+def test_without_labels_the_gain_is_estimated_within_what_the_choices_moved(
+    examine: Examine, equal: Candidate, window: Samples
+) -> None:
+    same, moved = examine(equal, window, ()).metrics, examine(wrong(equal), window, ()).metrics
+    assert same["gain_over_zero_shot_estimate"] == pytest.approx(0.0, abs=1e-6)
+    assert same["gain_over_zero_shot_bound"] == 0.0
+    assert moved["gain_over_zero_shot_bound"] == 1.0
+
+
+def test_the_reliability_is_of_the_labels_that_no_temperature_was_fitted_on(
+    examine: Examine, equal: Candidate, window: Samples, ready: Ready
+) -> None:
+    labels = (*labeled(window)[:9], *labeled(window, off=1)[9:])
+    calibration = examine(equal, window, labels).calibration
+    p = softmax(logits(ready, equal, labels), calibration.temperature)[1::2]
+    targets = np.array([sample.target for sample in labels])[1::2]
+    bins = calibration.reliability
+    assert sum(each.images for each in bins) == 6
+    right = sum(each.images * each.accuracy for each in bins)
+    assert right == pytest.approx((p.argmax(axis=-1) == targets).sum())
+    sure = sum(each.images * each.confidence for each in bins)
+    assert sure == pytest.approx(p.max(axis=-1).sum(), abs=1e-3)
+
+
+def test_too_few_labels_show_no_reliability(
+    examine: Examine, equal: Candidate, window: Samples, right: tuple[LabeledSample, ...]
+) -> None:
+    for labels in ((), right[: ENOUGH - 1]):
+        assert examine(equal, window, labels).calibration.reliability == ()
 
 
 def test_the_limits_are_the_settings(prepared: Settings) -> None:

@@ -142,6 +142,8 @@ def test_a_manifest_has_the_figures_of_its_round(
         "guard_marginal_entropy_nats": decision.evidence.verdict.marginal_entropy_nats,
         "guard_agreement": decision.evidence.verdict.agreement,
         "accuracy_estimate": decision.evidence.estimate.accuracy,
+        "gain_over_zero_shot_estimate": decision.evidence.estimate.gain,
+        "gain_over_zero_shot_bound": 1 - decision.evidence.estimate.agreement,
         "window_images": 12.0,
         "stepped_images": 16.0,
     }

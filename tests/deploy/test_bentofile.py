@@ -62,6 +62,12 @@ def test_every_module_a_service_may_load_is_in_the_bento(files: list[Path]) -> N
     assert [str(file) for file in files if not included(file)] == []
 
 
+def test_the_page_is_in_the_bento() -> None:
+    page = [path.relative_to(ROOT) for path in (ROOT / "adaptsvc/serving/ui").rglob("*.*")]
+    assert len(page) > 10
+    assert [str(file) for file in page if not included(file)] == []
+
+
 def test_every_package_they_import_is_in_the_bento(files: list[Path]) -> None:
     needed = {name for file in files for name in imported(file)}
     others = needed - sys.stdlib_module_names - {*ROOTS}

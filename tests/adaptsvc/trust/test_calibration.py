@@ -23,6 +23,7 @@ from adaptsvc.trust.calibration import (
     fit_temperature,
     negative_log_likelihood,
     refit_temperature,
+    reliability,
     softening_temperature,
     softmax,
     temperature_for_confidence,
@@ -190,6 +191,20 @@ def labeled(
     logits = 2 * chance.standard_normal((images, 5))
     drawn = chance.random((images, 1)) > np.cumsum(softmax(logits), axis=-1)
     return logits * sharpness, np.minimum(drawn.sum(axis=-1), 4)
+
+
+@settings(deadline=None)
+@given(answers=answers)
+def test_the_bars_of_a_reliability_diagram_give_the_ece_of_as_many_bins(
+    answers: list[tuple[float, bool]],
+) -> None:
+    confidence, correct = np.array(answers, np.float64).T
+    bars = reliability(confidence, correct, bins=10)
+    assert sum(bar.images for bar in bars) == len(answers)
+    gap = sum(bar.images * abs(bar.accuracy - bar.confidence) for bar in bars) / len(answers)
+    expected = expected_calibration_error(confidence, correct, bins=10)
+    assert gap == pytest.approx(expected, abs=1e-9)
+    assert [bar.confidence for bar in bars] == sorted(bar.confidence for bar in bars)
 
 
 def test_adaptive_ece_has_the_value_computed_by_hand() -> None:

@@ -98,6 +98,8 @@ def test_the_estimate_is_the_average_confidence_within_the_band() -> None:
     estimate = estimate_accuracy(version, zero_shot)
     assert estimate.accuracy == pytest.approx(0.6)
     assert (estimate.low, estimate.high, estimate.agreement) == (0.25, 0.75, 0.75)
+    assert estimate.zero_shot == 0.5
+    assert estimate.gain == pytest.approx(0.1)
 
 
 def test_a_version_that_only_became_surer_is_not_thought_more_accurate() -> None:

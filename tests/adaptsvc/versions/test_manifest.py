@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from adaptsvc.errors import VersionCorruptError, VersionSchemaError
-from adaptsvc.versions.manifest import Calibration, Draft, Manifest, OodRule, parse
+from adaptsvc.versions.manifest import (
+    Calibration,
+    Draft,
+    Manifest,
+    OodRule,
+    ReliabilityBin,
+    parse,
+)
 from tests.adaptsvc.versions.examples import HEX, draft
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 250_000, tzinfo=UTC)
@@ -50,6 +57,24 @@ def test_any_finite_figures_and_any_text_keep_their_digest(
     changed = draft(metrics=metrics, classes=tuple(names), calibration=calibration)
     manifest = Manifest.seal(changed, id=0, created_at=seconds, files={})
     assert parse(manifest.model_dump_json(indent=1), 0) == manifest
+
+
+def test_a_manifest_without_reliability_is_the_one_that_older_software_wrote_and_reads() -> None:
+    manifest = sealed()
+    written = json.loads(manifest.to_json())
+    assert set(written["calibration"]) == {"temperature", "fitted_on"}
+    content = {k: v for k, v in written.items() if k not in ("digest", "signature")}
+    assert manifest.canonical() == json.dumps(content, sort_keys=True).encode()
+    assert parse(json.dumps(written), 3) == manifest
+
+
+def test_the_digest_covers_the_reliability() -> None:
+    bins = (ReliabilityBin(images=3, confidence=0.5, accuracy=1.0),)
+    calibration = Calibration(temperature=1.25, fitted_on="labels", reliability=bins)
+    text = sealed(calibration=calibration).to_json().decode()
+    assert parse(text, 3).calibration.reliability == bins
+    with pytest.raises(VersionCorruptError, match="was altered"):
+        parse(text.replace('"images": 3', '"images": 4'), 3)
 
 
 def test_the_digest_covers_every_field_but_itself() -> None:
