@@ -24,6 +24,7 @@ from yaml import YAMLError
 
 from adaptsvc.errors import ConfigError
 from adaptsvc.sections import (
+    DriftSettings,
     GuardSettings,
     ImagesSettings,
     LearnSettings,
@@ -77,6 +78,7 @@ class Settings(BaseSettings):
     tune: TuneSettings = TuneSettings()
     guard: GuardSettings = GuardSettings()
     ood: OodSettings = OodSettings()
+    drift: DriftSettings = DriftSettings()
 
     @field_validator("home")
     @classmethod
@@ -107,6 +109,11 @@ class Settings(BaseSettings):
     def pins(self) -> Path:
         """The file with the versions that people keep."""
         return self.store / "PINS"
+
+    @property
+    def board(self) -> Path:
+        """The file in which the worker tells the service of drift."""
+        return self.store / "DRIFT"
 
     @property
     def lease(self) -> Path:

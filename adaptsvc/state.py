@@ -12,6 +12,7 @@ from adaptsvc.config import Settings
 from adaptsvc.errors import ConfigError
 from adaptsvc.metrics import Observer
 from adaptsvc.sections import VersionsSettings
+from adaptsvc.versions.board import Board, FileBoard
 from adaptsvc.versions.lease import FileLease, Lease
 from adaptsvc.versions.pins import FilePins, Pins
 from adaptsvc.versions.pointer import FilePointer, Pointer
@@ -31,6 +32,7 @@ class State:
         lasting: the pointer as a service follows it: it says what it said last while it cannot be asked.
         pins: which versions people keep.
         lease: the right to write, not taken yet.
+        board: what the worker says of drift.
         watch: has a function called when the pointer moved, and returns what ends that. Nothing may come:
             whoever watches polls as well.
     """
@@ -40,6 +42,7 @@ class State:
     lasting: Pointer
     pins: Pins
     lease: Lease
+    board: Board
     watch: Callable[[Callable[[], None]], Callable[[], None]]
 
 
@@ -66,11 +69,14 @@ def _in_files(settings: Settings, *, fenced: bool) -> State:
     fence = lease.check if fenced else _allow
     store = VersionStore(settings.store, fence=fence, seal=seal_of(settings.versions))
     pointer = FilePointer(settings.pointer, fence=fence)
-    return State(store, pointer, pointer, FilePins(settings.pins), lease, _never)
+    return State(
+        store, pointer, pointer, FilePins(settings.pins), lease, FileBoard(settings.board), _never
+    )
 
 
 def _in_redis(settings: Settings, observer: Observer, *, fenced: bool) -> State:
     try:  # the client is an extra, and takes half a second to load
+        from adaptsvc.redis.board import RedisBoard
         from adaptsvc.redis.depot import RedisDepot
         from adaptsvc.redis.lease import NoLease, RedisLease
         from adaptsvc.redis.link import Link
@@ -93,7 +99,8 @@ def _in_redis(settings: Settings, observer: Observer, *, fenced: bool) -> State:
         return Notices(link, ring).close
 
     lasting = Remembered(pointer, settings.last_seen)
-    return State(store, pointer, lasting, RedisPins(link), lease, watch)
+    board = RedisBoard(link, fence)
+    return State(store, pointer, lasting, RedisPins(link), lease, board, watch)
 
 
 def seal_of(settings: VersionsSettings) -> Seal:

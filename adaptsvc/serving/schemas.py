@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from adaptsvc.drift_summary import DriftSummary
 from adaptsvc.types import Prediction
 from adaptsvc.versions.history import Condition, Entry
 from adaptsvc.versions.manifest import Calibration, Manifest, OodRule
@@ -225,6 +226,12 @@ class Model(_Schema):
     ready_since: datetime = Field(description="When this process began to serve it.")
     refused: str | None = Field(description="Why a newer version was not taken, if one was not.")
     refused_code: str | None = Field(description="The same in a word, as in adaptsvc_swaps_total.")
+
+
+class Drift(DriftSummary):
+    """The answer of GET /v1/drift: what the worker wrote last, the same in every service process."""
+
+    model_version: int = Field(description="What serves now; it may be newer than the reference.")
 
 
 class ErrorBody(_Schema):

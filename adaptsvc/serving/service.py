@@ -29,6 +29,7 @@ from adaptsvc.serving.answers import Classifier
 from adaptsvc.serving.app import Computing, create_app
 from adaptsvc.serving.batching import BatchLimits, buckets
 from adaptsvc.serving.door import Door, DoorMiddleware, check_exposure
+from adaptsvc.serving.drifting import DriftDesk, add_drift
 from adaptsvc.serving.encoder import Runtime
 from adaptsvc.serving.engine import Engine, EngineLimits
 from adaptsvc.serving.feedback import LabelDesk, add_feedback
@@ -44,6 +45,7 @@ from adaptsvc.serving.versioning import add_versions
 from adaptsvc.serving.waiting import Desk
 from adaptsvc.state import open_state
 from adaptsvc.streaming import open_log
+from adaptsvc.trust.sequential import threshold
 from adaptsvc.versions.history import Desk as VersionDesk
 from adaptsvc.versions.pointer import Pointer
 from adaptsvc.versions.store import Store
@@ -51,6 +53,7 @@ from adaptsvc.versions.store import Store
 log = logging.getLogger(__name__)
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # BentoML sets it
 LABEL_BUSY_S = 2.0  # how long a label waits for other writers of the stream, before it is a 503
+DRIFT_POLL_S = 2.0  # how often the gauges of drift look at what the worker wrote
 LABELS_WAITING = 64  # and how many wait at once
 mounted = FastAPI(openapi_url=None)
 door = Door()  # closed until a service opens it with the keys of its settings
@@ -78,6 +81,16 @@ class Adaptsvc:
             name="follow-pointer",
             daemon=True,
         )
+        self._drift_stop = threading.Event()
+        self._drift = DriftDesk(
+            state.board, threshold(settings.drift.images_per_false_alarm), observer
+        )
+        self._drift_follower = threading.Thread(
+            target=self._drift.follow,
+            args=(self._drift_stop, DRIFT_POLL_S),
+            name="follow-drift",
+            daemon=True,
+        )
         self._settings = settings
         self._sampler = sampler_of(settings, observer)
         self._engine = engine_of(settings, self._live, observer)
@@ -91,6 +104,7 @@ class Adaptsvc:
         served = create_app(self._live, desk=desk, classifier=classifier, limits=limits)
         add_tensors(served, self._live, desk, limits, self._health.unproven)
         add_versions(served, VersionDesk(state.store, state.lasting, state.pins), door)
+        add_drift(served, self._live, self._drift)
         add_feedback(served, self._live, self._labels, Computing(1, LABELS_WAITING))
         gate = GateLimits(settings.serve.open_requests, settings.serve.body_s)
         served.add_middleware(Gate, limits=gate, observer=observer, leaving=self._leaving)
@@ -124,6 +138,7 @@ class Adaptsvc:
         self._sampler.close(self._settings.sample.flush_s)
         self._unwatch()
         self._alarm.stop()
+        self._drift_stop.set()
         self._follower.join(timeout=10)
         self._labels.close()
 
@@ -132,6 +147,7 @@ class Adaptsvc:
         self._engine.start()
         self._health.start()
         self._follower.start()
+        self._drift_follower.start()
         self._leaving.listen()
 
 

@@ -19,6 +19,7 @@ from adaptsvc.serving.answers import Classifier
 from adaptsvc.serving.app import create_app
 from adaptsvc.serving.batching import BatchLimits
 from adaptsvc.serving.door import Door
+from adaptsvc.serving.drifting import DriftDesk, add_drift
 from adaptsvc.serving.encoder import Encoder, Runtime
 from adaptsvc.serving.engine import Engine, EngineLimits
 from adaptsvc.serving.gate import Gate, GateLimits
@@ -28,6 +29,7 @@ from adaptsvc.serving.requests import RequestLimits
 from adaptsvc.serving.tensors import add_tensors
 from adaptsvc.serving.versioning import add_versions
 from adaptsvc.serving.waiting import Desk
+from adaptsvc.versions.board import FileBoard
 from adaptsvc.versions.history import Desk as History
 from adaptsvc.versions.pins import FilePins
 from adaptsvc.versions.pointer import FilePointer
@@ -109,6 +111,7 @@ class Stand:
         app = create_app(self.live, desk=desk, classifier=classifier, limits=limits)
         history = History(self.store, self.pointer, FilePins(self.settings.pins))
         add_versions(app, history, door or Door())
+        add_drift(app, self.live, DriftDesk(FileBoard(self.settings.board), 11.0, self.observer))
         add_tensors(app, self.live, desk, limits, lambda: self.problem)
         app.add_middleware(Gate, limits=self.gate, observer=self.observer, leaving=self.leaving)
         return app

@@ -33,6 +33,7 @@ CHECKS: list[CheckFunction] = [
     response_schema_conformance,
 ]
 OPERATIONS = {
+    ("GET", "/v1/drift"),
     ("GET", "/v1/model"),
     ("GET", "/v1/versions"),
     ("GET", "/v2"),
