@@ -144,6 +144,7 @@ def build_worker(
         check_lease=check_lease,
         give_way=lambda stop: give_way(settings.slow, settings.learn.give_way_s, stop),
         prune=lambda: prune(store, pointer, pins, settings.versions.keep),
+        tell_drift=state.board.write,
     )
     return Worker(parts, settings, stop)
 

@@ -80,6 +80,7 @@ class Checkpoint(BaseModel):
         new_labels: labels that came since the last round on labels.
         rounds: how many rounds there have been; the seed of the next one is made from it.
         patience: what the last rounds came to, as adaptsvc.trust.patience counts it.
+        drift: what adaptsvc.watching keeps; empty before it has seen anything.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,6 +93,7 @@ class Checkpoint(BaseModel):
     new_labels: int = Field(0, ge=0)
     rounds: int = Field(0, ge=0)
     patience: dict[str, int] = {}
+    drift: str = ""
 
 
 @dataclass(frozen=True, slots=True)

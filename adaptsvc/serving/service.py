@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 
 from adaptsvc import config
 from adaptsvc.config import Settings
+from adaptsvc.drift_summary import SIGNALS
 from adaptsvc.images import ImageLimits, decode
 from adaptsvc.logs import keep_to_one_line
 from adaptsvc.metrics import Observer
@@ -83,7 +84,7 @@ class Adaptsvc:
         )
         self._drift_stop = threading.Event()
         self._drift = DriftDesk(
-            state.board, threshold(settings.drift.images_per_false_alarm), observer
+            state.board, threshold(len(SIGNALS) * settings.drift.images_per_false_alarm), observer
         )
         self._drift_follower = threading.Thread(
             target=self._drift.follow,
