@@ -176,7 +176,7 @@ class Watch:
             monitor.restore(arrays)
             reference = about["reference"] and Reference.model_validate(about["reference"])
             since = {name: float(at) for name, at in about["since"].items()}
-        except (ValueError, KeyError, TypeError, OSError, BadZipFile) as exc:
+        except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as exc:
             log.error("drift begins anew, what the checkpoint has of it cannot be read: %s", exc)
             return
         self._monitor, self._reference, self._since = monitor, reference or None, since

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import TypeAlias
@@ -24,6 +26,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
+from adaptsvc.corruption import Kind
 from adaptsvc.serving.predictor import logits_of
 from adaptsvc.trust import ood
 from adaptsvc.trust.calibration import softmax
@@ -31,10 +34,11 @@ from adaptsvc.trust.drift import Limits, Looks, decode_signal, looks_of, signals
 from adaptsvc.trust.sequential import Bets, ChangeDetector, State
 from adaptsvc.trust.two_sample import energy_difference
 from adaptsvc.types import Float64
-from benchmarks.drift_pictures import KINDS, SEVERITIES, fill
 
 Alarms: TypeAlias = dict[str, npt.NDArray[np.int64]]  # (S,) by signal
 NAMES = ("embedding", "confidence", "entropy", "classes", "ood", "decode")
+KINDS: tuple[Kind, ...] = ("gaussian_noise", "defocus_blur", "contrast")
+SEVERITIES = (1, 2, 3, 4, 5)
 REFERENCE, BEFORE = 256, 200
 FAILURES = (0.01, 0.05, 0.2)  # shares of messages that are no images
 
@@ -257,6 +261,15 @@ def cell(spread: list[float] | None) -> str:
     return f"{median:.0f} ({low:.0f} - {high:.0f})" if told >= 0.5 else f"- ({told:.0%})"
 
 
+def embed(cache: Path, fashion: Path | None, pacs: Path | None) -> None:
+    """Fill the cache, by a process of its own: this one must not load torch."""
+    given = {"--fashion": fashion, "--pacs": pacs}
+    folders = [word for name, folder in given.items() if folder for word in (name, str(folder))]
+    if folders:
+        command = [sys.executable, "-m", "benchmarks.drift_pictures", str(cache), *folders]
+        subprocess.run(command, check=True)
+
+
 def main() -> None:
     """Embed, draw, print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -264,13 +277,14 @@ def main() -> None:
     parser.add_argument("--fashion", type=Path, help="the folder of the idx files")
     parser.add_argument("--pacs", type=Path, help="DIR/domain/class/*.jpg")
     parser.add_argument("--out", type=Path, help="the figures as JSON")
-    parser.add_argument("--streams", type=int, default=Plan().streams, help="without a change")
+    for name, value in asdict(Plan()).items():
+        parser.add_argument(f"--{name}", type=int, default=value, help="see Plan")
     options = parser.parse_args()
-    fill(options.cache, fashion=options.fashion, pacs=options.pacs)
-    plan = Plan(streams=options.streams)
+    embed(options.cache, options.fashion, options.pacs)
+    plan = Plan(options.streams, options.images, options.changes, options.after)
     pools = {name: Pool.read(options.cache / f"{name}.npz") for name in ("fashion", "pacs-photo")}
-    alarms = false_alarms(pools, plan)
     found = delays(options.cache, plan)
+    alarms = false_alarms(pools, plan)
     show(alarms, found)
     if options.out:
         options.out.write_text(json.dumps({"false": alarms, "delay": found}, indent=1) + "\n")

@@ -19,18 +19,17 @@ from PIL import Image
 
 from adaptsvc import config
 from adaptsvc.bootstrap import zero_shot_predictor
-from adaptsvc.corruption import Corruption, Kind, corrupt
+from adaptsvc.corruption import Corruption, corrupt
 from adaptsvc.demo.bundle import fashion_mnist
 from adaptsvc.evaluation.data import read_tree
 from adaptsvc.images import ImageLimits, decode
 from adaptsvc.serving.predictor import Predictor
 from adaptsvc.types import Float32
+from benchmarks.drift import KINDS, SEVERITIES
 
 SEED = 7
 CLEAN_IMAGES, WORSE_IMAGES, BATCH_IMAGES = 400, 48, 16
 SPLIT = "t10k"
-KINDS: tuple[Kind, ...] = ("gaussian_noise", "defocus_blur", "contrast")
-SEVERITIES = (1, 2, 3, 4, 5)
 FASHION = (
     *("T-shirt", "trouser", "pullover", "dress", "coat"),
     *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
@@ -45,16 +44,11 @@ def main() -> None:
     parser.add_argument("--fashion", type=Path, help="the folder of the four idx files")
     parser.add_argument("--pacs", type=Path, help="DIR/domain/class/*.jpg")
     options = parser.parse_args()
-    fill(options.cache, fashion=options.fashion, pacs=options.pacs)
-
-
-def fill(cache: Path, *, fashion: Path | None, pacs: Path | None) -> None:
-    """Embed what is not in the cache yet."""
-    cache.mkdir(parents=True, exist_ok=True)
-    if pacs:
-        embed_pacs(pacs, cache)
-    if fashion:
-        embed_fashion(fashion, cache)
+    options.cache.mkdir(parents=True, exist_ok=True)
+    if options.pacs:
+        embed_pacs(options.pacs, options.cache)
+    if options.fashion:
+        embed_fashion(options.fashion, options.cache)
 
 
 def embed_fashion(folder: Path, cache: Path) -> None:

@@ -132,7 +132,8 @@ def principal_axes(points: Float32) -> Float64:
     centred = points.astype(np.float64) - points.mean(axis=0, dtype=np.float64)
     axes: Float64 = np.linalg.svd(centred, full_matrices=False)[2][:AXES].T
     largest = np.abs(axes).argmax(axis=0)  # its sign is a matter of chance: the same everywhere
-    return axes * np.sign(axes[largest, np.arange(axes.shape[1])])
+    signs: Float64 = np.sign(axes[largest, np.arange(axes.shape[1])])
+    return axes * signs
 
 
 class Signal:

@@ -25,7 +25,8 @@ def pictures(count: int, seed: int, shift: float = 0.0) -> Float32:
     rng = np.random.default_rng(seed)
     points = np.eye(3, 8)[rng.integers(0, 3, count)] + rng.normal(0, 0.3, (count, 8))
     points[:, -1] += shift
-    return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+    found: Float32 = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+    return found
 
 
 @dataclass
