@@ -160,6 +160,7 @@ def build_worker(
         prune=lambda: prune(store, pointer, pins, settings.versions.keep),
         task=assignment.look,
         is_asked=assignment.is_asked,
+        tell_drift=state.board.write,
     )
     return Worker(parts, settings.working_for(ready.task), stop)
 

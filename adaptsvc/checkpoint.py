@@ -81,6 +81,7 @@ class Checkpoint(BaseModel):
         rounds: how many rounds there have been; the seed of the next one is made from it.
         patience: what the last rounds came to, as adaptsvc.trust.patience counts it.
         task: digest of the classes and the prompt they were for; empty in one from before it was kept.
+        drift: what adaptsvc.watching keeps; empty before it has seen anything.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,6 +95,7 @@ class Checkpoint(BaseModel):
     rounds: int = Field(0, ge=0)
     patience: dict[str, int] = {}
     task: str = ""
+    drift: str = ""
 
 
 @dataclass(frozen=True, slots=True)

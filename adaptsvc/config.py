@@ -24,6 +24,7 @@ from yaml import YAMLError
 
 from adaptsvc.errors import ConfigError
 from adaptsvc.sections import (
+    DriftSettings,
     GuardSettings,
     ImagesSettings,
     LearnSettings,
@@ -78,6 +79,7 @@ class Settings(BaseSettings):
     tune: TuneSettings = TuneSettings()
     guard: GuardSettings = GuardSettings()
     ood: OodSettings = OodSettings()
+    drift: DriftSettings = DriftSettings()
 
     @field_validator("home")
     @classmethod
@@ -122,6 +124,11 @@ class Settings(BaseSettings):
     def tasks(self) -> Path:
         """The file with the classes that people asked for."""
         return self.store / "CLASSES"
+
+    @property
+    def board(self) -> Path:
+        """The file in which the worker tells the service of drift."""
+        return self.store / "DRIFT"
 
     @property
     def lease(self) -> Path:

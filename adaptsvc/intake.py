@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import numpy as np
+
 from adaptsvc.adapt.window import Sample, Window
 from adaptsvc.checkpoint import Checkpoint, JoinReferences, LabelReference, SampleReference
 from adaptsvc.config import Settings
@@ -17,7 +19,7 @@ from adaptsvc.labeling import Labeling, fitting
 from adaptsvc.metrics import Observer
 from adaptsvc.source import Pictures, Source, named, place_of, position_of
 from adaptsvc.streaming import IMAGES, LABELS
-from adaptsvc.types import UInt8
+from adaptsvc.types import Float32, UInt8
 from streams.message import Message
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,8 @@ class Intake:
         self.new_images = 0
         self.new_labels = 0
         self._read: dict[str, int] = {}
+        self._embeddings: list[Float32] = []
+        self._failures = 0
 
     @property
     def offsets(self) -> dict[str, int]:
@@ -92,6 +96,12 @@ class Intake:
         taken = self._labeling.receive(images, [m for m in messages if m.topic == LABELS])
         self.new_labels += taken.learned
         return bury(self._source.log, [*dead, *taken.dead])
+
+    def take_news(self) -> tuple[Float32, int]:
+        """Embeddings (N, D) of images that are new since the last call, and how many messages were none."""
+        news = np.stack(self._embeddings) if self._embeddings else np.zeros((0, 0), np.float32)
+        failures, self._embeddings, self._failures = self._failures, [], 0
+        return news, failures
 
     def expire(self, now: float) -> int:
         """Wait no longer for images of labels that are too old; how many became dead letters.
@@ -139,18 +149,25 @@ class Intake:
             except (ImageError, ImageIdError) as exc:
                 dead.append((message, exc))
         known = {m.key for m, _ in good if self.window.get(m.key) is not None}
-        fresh = len({m.key for m, _ in good} - known)
-        self._take([(m.key, image, place_of(m)) for m, image in good])
+        embeddings = self._take([(m.key, image, place_of(m)) for m, image in good])
+        new = {m.key: z for (m, _), z in zip(good, embeddings, strict=True) if m.key not in known}
+        fresh = len(new)
+        self._embeddings += new.values()
+        self._failures += len(dead)
         self.new_images += fresh
         self._observer.received(IMAGES, "learned", fresh)
         self._observer.received(IMAGES, "dead_letter", len(dead))
         self._observer.received(IMAGES, "duplicate", len(good) - fresh)
         return [message for message, _ in good], dead
 
-    def _take(self, images: Sequence[tuple[str, UInt8, tuple[str, int, int]]]) -> None:
+    def _take(self, images: Sequence[tuple[str, UInt8, tuple[str, int, int]]]) -> list[Float32]:
+        """Images into the window; their embeddings (D,)."""
+        embeddings = []
         answers = self._pictures.zero_shot([pixels for _, pixels, _ in images])
-        for (image_id, pixels, place), (zero_shot, weight) in zip(images, answers, strict=True):
+        for (image_id, pixels, place), (zero_shot, weight, z) in zip(images, answers, strict=True):
             self.window.add(Sample(image_id, pixels, zero_shot, weight, place))
+            embeddings.append(z)
+        return embeddings
 
     def _read_again(
         self, references: Sequence[SampleReference]

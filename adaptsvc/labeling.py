@@ -221,7 +221,7 @@ class Labeling:
     def _keep(self, found: Sequence[Found]) -> int:
         """Put labeled images in the buffer; how many there were."""
         answers = self._pictures.zero_shot([pixels for _, pixels, _, _ in found])
-        for (image_id, pixels, target, place), (p, _) in zip(found, answers, strict=True):
+        for (image_id, pixels, target, place), (p, *_) in zip(found, answers, strict=True):
             self.buffer.add(LabeledSample(image_id, pixels, target, place, p))
         return len(found)
 

@@ -98,10 +98,17 @@ class Learner:
 
     def zero_shot(self, pixels: UInt8, weight_temperature: float) -> tuple[Float32, Float32]:
         """Frozen zero-shot probabilities (N, C) and UEO weights (N,) of images (N, 3, H, W)."""
-        cosines = self._encoder.embed(pixels) @ self.zero_shot_embeddings.T
+        probabilities, weights, _ = self.look(pixels, weight_temperature)
+        return probabilities, weights
+
+    def look(self, pixels: UInt8, weight_temperature: float) -> tuple[Float32, Float32, Float32]:
+        """The same, and the frozen unit embeddings (N, D) that it comes from."""
+        embeddings = self._encoder.embed(pixels)
+        cosines = embeddings @ self.zero_shot_embeddings.T
         scale = self.clip.logit_scale
         weights = sample_weights(torch.from_numpy(cosines), scale, weight_temperature)
-        return softmax(scale * cosines.astype(np.float64)).astype(np.float32), numpy_of(weights)
+        probabilities = softmax(scale * cosines.astype(np.float64)).astype(np.float32)
+        return probabilities, numpy_of(weights), embeddings
 
     def load(self, version: Version, tuned: Tensors | None = None) -> None:
         """Start from a version: its weights, its prompt context, and what labels made of its head.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
+from adaptsvc.drift_summary import SignalName
 from adaptsvc.errors import Code
 from adaptsvc.types import Prediction
 
@@ -90,6 +91,9 @@ class Observer:
 
     def estimated(self, accuracy: float) -> None:
         """The accuracy of the version that now serves was estimated without labels."""
+
+    def drifted(self, signal: SignalName, effect: float, alarm: bool) -> None:
+        """A signal of drift is so far from the reference, and is or is no alarm."""
 
     def went_back(self) -> None:
         """An earlier version serves again after too many refused rounds."""

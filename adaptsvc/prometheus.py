@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain, product
-from typing import get_args
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from adaptsvc.drift_summary import SignalName
 from adaptsvc.metrics import (
     Denial,
     LabelTrouble,
@@ -52,6 +53,7 @@ class PrometheusObserver(Observer):
         self._learning(registry)
         self._labeling(registry)
         self._judging(registry)
+        self._drifting(registry)
         self._sharing(registry)
 
     def _serving(self, registry: CollectorRegistry) -> None:
@@ -242,6 +244,17 @@ class PrometheusObserver(Observer):
             registry=registry,
         )
 
+    def _drifting(self, registry: CollectorRegistry) -> None:
+        self._drift = self._gauge(
+            "drift",
+            "How far recent images are from the reference, 0 to 1, by signal.",
+            registry,
+            ["signal"],
+        )
+        self._drift_alarm = self._gauge(
+            "drift_alarm", "1 while a signal of drift is an alarm.", registry, ["signal"]
+        )
+
     def _sharing(self, registry: CollectorRegistry) -> None:
         self._state_up = Gauge(
             f"{PREFIX}_state_up",
@@ -267,8 +280,11 @@ class PrometheusObserver(Observer):
         return counter
 
     @staticmethod
-    def _gauge(name: str, text: str, registry: CollectorRegistry) -> Gauge:
-        return Gauge(f"{PREFIX}_{name}", text, registry=registry, multiprocess_mode="mostrecent")
+    def _gauge(
+        name: str, text: str, registry: CollectorRegistry, labels: Sequence[str] = ()
+    ) -> Gauge:
+        mode: Literal["mostrecent"] = "mostrecent"
+        return Gauge(f"{PREFIX}_{name}", text, labels, registry=registry, multiprocess_mode=mode)
 
     def predicted(self, predictions: Sequence[Prediction]) -> None:
         """One request was answered."""
@@ -363,6 +379,11 @@ class PrometheusObserver(Observer):
     def estimated(self, accuracy: float) -> None:
         """The accuracy of the version that now serves was estimated without labels."""
         self._accuracy.set(accuracy)
+
+    def drifted(self, signal: SignalName, effect: float, alarm: bool) -> None:
+        """A signal of drift is so far from the reference, and is or is no alarm."""
+        self._drift.labels(signal).set(effect)
+        self._drift_alarm.labels(signal).set(1 if alarm else 0)
 
     def went_back(self) -> None:
         """An earlier version serves again after too many refused rounds."""

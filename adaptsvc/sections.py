@@ -357,6 +357,25 @@ class GuardSettings(Section):
     freezes: int = Field(3, ge=1, description="Freezes that end in going back a version.")
 
 
+class DriftSettings(Section):
+    """How a change of the stream is told."""
+
+    reference_images: int = Field(
+        512,
+        ge=32,
+        le=10_000,
+        description="Images that are the reference of drift: the newest at a promotion, the first before.",
+    )
+    recent_images: int = Field(
+        128, ge=16, le=10_000, description="Newest images whose distance from it is told."
+    )
+    images_per_false_alarm: int = Field(
+        10_000,
+        ge=100,
+        description="On a stream that stays as it is, on average at least; all signals together.",
+    )
+
+
 class OodSettings(Section):
     """How unknown images are told."""
 

@@ -23,7 +23,7 @@ LABEL_HEADER = "label"
 # Ids are kept by the ten thousands, and a message may have one of megabytes.
 MOST_ID_BYTES = 1024
 BATCH_IMAGES, FLOAT32_BYTES = 64, 4
-ZeroShot: TypeAlias = Callable[[UInt8], tuple[Float32, Float32]]
+ZeroShot: TypeAlias = Callable[[UInt8], tuple[Float32, Float32, Float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Source:
     Attributes:
         log: the stream.
         preprocess: how an image becomes its input.
-        zero_shot: images (N, 3, H, W) -> frozen probabilities (N, C) and UEO weights (N,).
+        zero_shot: images (N, 3, H, W) -> frozen probabilities (N, C), UEO weights (N,), embeddings (N, D).
     """
 
     log: Log
@@ -88,12 +88,12 @@ class Pictures:
         found = self._source.log.read(position.partition, offset=position.offset, limit=1)
         return next((each for each in map(named, found) if each.key == key), None)
 
-    def zero_shot(self, pixels: Sequence[UInt8]) -> Iterator[tuple[Float32, float]]:
-        """The frozen probabilities (C,) and the UEO weight of each image, in batches."""
+    def zero_shot(self, pixels: Sequence[UInt8]) -> Iterator[tuple[Float32, float, Float32]]:
+        """The frozen probabilities (C,), UEO weight and embedding (D,) of each image, in batches."""
         for start in range(0, len(pixels), BATCH_IMAGES):
             batch = np.stack(pixels[start : start + BATCH_IMAGES])
-            probabilities, weights = self._source.zero_shot(batch)
-            yield from zip(probabilities, map(float, weights), strict=True)
+            probabilities, weights, embeddings = self._source.zero_shot(batch)
+            yield from zip(probabilities, map(float, weights), embeddings, strict=True)
 
 
 def named(message: Message) -> Message:

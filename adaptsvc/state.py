@@ -12,6 +12,7 @@ from adaptsvc.config import Settings
 from adaptsvc.errors import ConfigError
 from adaptsvc.metrics import Observer
 from adaptsvc.sections import VersionsSettings
+from adaptsvc.versions.board import Board, FileBoard
 from adaptsvc.versions.lease import FileLease, Lease
 from adaptsvc.versions.pins import FilePins, Pins
 from adaptsvc.versions.pointer import FilePointer, Pointer
@@ -33,6 +34,7 @@ class State:
         pins: which versions people keep.
         tasks: which classes people ask for.
         lease: the right to write, not taken yet.
+        board: what the worker says of drift.
         watch: has a function called when the pointer moved, and returns what ends that. Nothing may come:
             whoever watches polls as well.
     """
@@ -43,6 +45,7 @@ class State:
     pins: Pins
     tasks: Tasks
     lease: Lease
+    board: Board
     watch: Callable[[Callable[[], None]], Callable[[], None]]
 
 
@@ -69,12 +72,14 @@ def _in_files(settings: Settings, *, fenced: bool) -> State:
     fence = lease.check if fenced else _allow
     store = VersionStore(settings.store, fence=fence, seal=seal_of(settings.versions))
     pointer = FilePointer(settings.pointer, fence=fence)
-    tasks = FileTasks(settings.tasks, fence=fence)
-    return State(store, pointer, pointer, FilePins(settings.pins), tasks, lease, _never)
+    tasks, board = FileTasks(settings.tasks, fence=fence), FileBoard(settings.board)
+    pins = FilePins(settings.pins)
+    return State(store, pointer, pointer, pins, tasks, lease, board, _never)
 
 
 def _in_redis(settings: Settings, observer: Observer, *, fenced: bool) -> State:
     try:  # the client is an extra, and takes half a second to load
+        from adaptsvc.redis.board import RedisBoard
         from adaptsvc.redis.depot import RedisDepot
         from adaptsvc.redis.lease import NoLease, RedisLease
         from adaptsvc.redis.link import Link
@@ -98,8 +103,8 @@ def _in_redis(settings: Settings, observer: Observer, *, fenced: bool) -> State:
         return Notices(link, ring).close
 
     lasting = Remembered(pointer, settings.last_seen)
-    tasks = RedisTasks(link, fence)
-    return State(store, pointer, lasting, RedisPins(link), tasks, lease, watch)
+    tasks, board = RedisTasks(link, fence), RedisBoard(link, fence)
+    return State(store, pointer, lasting, RedisPins(link), tasks, lease, board, watch)
 
 
 def seal_of(settings: VersionsSettings) -> Seal:

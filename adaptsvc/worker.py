@@ -37,6 +37,7 @@ from adaptsvc.types import Float32, Task, UInt8
 from adaptsvc.versions.pointer import Pointer
 from adaptsvc.versions.round_record import Kind
 from adaptsvc.versions.store import Store
+from adaptsvc.watching import Head, Outlets, Watch
 from streams.errors import LogFullError
 from streams.log import Log
 from streams.message import Message, NewMessage, TopicPartition
@@ -73,6 +74,7 @@ class Parts:
     prune: Callable[[], object] = lambda: None
     task: Callable[[Task], Task] = lambda ours: ours
     is_asked: Callable[[], bool] = lambda: False
+    tell_drift: Callable[[bytes], object] = lambda _summary: None
 
 
 class Worker:
@@ -89,7 +91,7 @@ class Worker:
         self._settings = settings
         self._stop = stop
         self._consumer = parts.log.consumer(settings.stream.group, [IMAGES, LABELS], member=MEMBER)
-        self._intake = self._new_intake()
+        self._intake, self._watch = self._new_intake(), self._new_watch()
         self._rounds = self._new_rounds()
         self._checkpointed_at = self._retained_at = self._gave_up_at = float("-inf")
         self._round_pause_s = 0.0
@@ -128,7 +130,8 @@ class Worker:
         start = self._start(last)
         offsets = {name: start.get(p, o) for name, p, o in _places(last.offsets)}
         saved = last.model_copy(update={"offsets": offsets})
-        self._intake = self._new_intake()
+        self._intake, self._watch = self._new_intake(), self._new_watch()
+        self._watch.restore(saved.drift)
         if self._intake.restore(saved):
             self._dirty = True
         self._rounds = self._new_rounds()
@@ -160,6 +163,7 @@ class Worker:
             self._dirty = True
         messages = self._poll()
         dead = self._receive(messages)
+        self._watch.see(*self._intake.take_news(), now)
         self._parts.observer.waiting(lag := self._consumer.lag())
         if not lag and (expired := self._intake.expire(now)):
             dead, self._dirty = dead + expired, True
@@ -172,6 +176,9 @@ class Worker:
             self._stop.wait(POLL_TIMEOUT_S)  # nothing to read, and no round to run
         kind = None if paused else self._rounds.due(self._intake)
         done = None if kind is None else self._round(kind, now)
+        if done is not None and done.outcome == "promoted":
+            self._watch.rebuild(done.version, now)
+        self._watch.tell(now)
         interval_s = self._settings.learn.checkpoint_interval_s
         if done is not None or (self._dirty and _is_over(now, self._checkpointed_at, interval_s)):
             self._checkpoint(now)
@@ -212,8 +219,24 @@ class Worker:
         source = Source(self._parts.log, self._parts.preprocess, self._zero_shot)
         return Intake(source, self._settings, self._parts.observer)
 
-    def _zero_shot(self, pixels: UInt8) -> tuple[Float32, Float32]:
-        return self._parts.learner.zero_shot(pixels, self._settings.learn.weight_temperature)
+    def _zero_shot(self, pixels: UInt8) -> tuple[Float32, Float32, Float32]:
+        return self._parts.learner.look(pixels, self._settings.learn.weight_temperature)
+
+    def _new_watch(self) -> Watch:
+        learner = self._parts.learner
+        head = Head(learner.zero_shot_embeddings, learner.clip.logit_scale)
+        outlets = Outlets(
+            write=self._parts.tell_drift,
+            announce=lambda event: self._append(str(event["version"]), json.dumps(event).encode()),
+            serving=self._serving,
+        )
+        return Watch(self._settings, head, outlets)
+
+    def _serving(self) -> int | None:
+        try:
+            return self._parts.pointer.read().version
+        except StateUnavailableError:
+            return None
 
     def _poll(self) -> Sequence[Message]:
         """What came; nothing while the window has no room that a round has not to make first."""
@@ -262,11 +285,15 @@ class Worker:
         return done
 
     def _announce(self, done: Round, now: float) -> None:
-        """Tell of a round on the stream; it counts even where there is no room to tell of it."""
+        """Tell of a round on the stream."""
+        self._append(str(done.version), _event(done, now))
+
+    def _append(self, key: str, event: bytes) -> None:
+        """An event; what it tells of counts even where there is no room to tell of it."""
         try:
-            self._parts.log.append(EVENTS, [NewMessage(str(done.version), _event(done, now))])
+            self._parts.log.append(EVENTS, [NewMessage(key, event)])
         except LogFullError as exc:
-            log.error("no event tells of round %d: %s", done.number, exc)
+            log.error("nothing tells of %s: %s", event.decode(), exc)
 
     def _gave_up(self, kind: Kind, seconds: float) -> None:
         self._parts.observer.round_ended(self._rounds.method(kind), "stopped", seconds, 0)
@@ -365,6 +392,7 @@ class Worker:
                 rounds=self._rounds.count,
                 patience=dataclasses.asdict(self._rounds.patience),
                 task=self._settings.task.digest,
+                drift=self._watch.save(),
             ),
         )
         self._consumer.commit({p: offset for _, p, offset in _places(self._intake.settled)})

@@ -73,6 +73,14 @@ SUITES = (
         },
     ),
     Suite(
+        "Board of the worker",
+        f"{STATE}.versions.contract_board:BoardContract",
+        {
+            "file": f"{STATE}.versions.test_board:TestFileBoard",
+            "Redis": f"{STATE}.redis.test_board:TestRedisBoard",
+        },
+    ),
+    Suite(
         "Lease",
         f"{STATE}.versions.contract_lease:LeaseContract",
         {

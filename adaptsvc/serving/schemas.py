@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
+from adaptsvc.drift_summary import DriftSummary
 from adaptsvc.types import Prediction
 from adaptsvc.versions.history import Condition, Entry
 from adaptsvc.versions.manifest import Calibration, Manifest, OodRule
@@ -279,6 +280,12 @@ class Classes(_Schema):
             prompt=manifest.prompt,
             request=request,
         )
+
+
+class Drift(DriftSummary):
+    """The answer of GET /v1/drift: what the worker wrote last, the same in every service process."""
+
+    model_version: int = Field(description="What serves now; it may be newer than the reference.")
 
 
 class ErrorBody(_Schema):

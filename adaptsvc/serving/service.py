@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from adaptsvc import config
 from adaptsvc.config import Settings
+from adaptsvc.drift_summary import SIGNALS
 from adaptsvc.images import ImageLimits, decode
 from adaptsvc.logs import keep_to_one_line
 from adaptsvc.metric_files import reserve_room
@@ -33,6 +34,7 @@ from adaptsvc.serving.app import Computing, create_app
 from adaptsvc.serving.batching import BatchLimits, buckets
 from adaptsvc.serving.classes import add_classes
 from adaptsvc.serving.door import Door, DoorMiddleware, check_exposure
+from adaptsvc.serving.drifting import DriftDesk, add_drift
 from adaptsvc.serving.encoder import runtime_of
 from adaptsvc.serving.engine import Engine, EngineLimits
 from adaptsvc.serving.feedback import LabelDesk, add_feedback
@@ -49,6 +51,7 @@ from adaptsvc.serving.versioning import add_versions
 from adaptsvc.serving.waiting import Desk
 from adaptsvc.state import open_state
 from adaptsvc.streaming import open_log
+from adaptsvc.trust.sequential import threshold
 from adaptsvc.versions.history import Desk as VersionDesk
 from adaptsvc.versions.pointer import Pointer
 from adaptsvc.versions.store import Store
@@ -57,6 +60,7 @@ from adaptsvc.versions.task_desk import TaskDesk
 log = logging.getLogger(__name__)
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # BentoML sets it
 LABEL_BUSY_S = 2.0  # how long a label waits for other writers of the stream, before it is a 503
+DRIFT_POLL_S = 2.0  # how often the gauges of drift look at what the worker wrote
 LABELS_WAITING = 64  # and how many wait at once
 
 
@@ -96,6 +100,16 @@ class Adaptsvc:
             name="follow-pointer",
             daemon=True,
         )
+        self._drift_stop = threading.Event()
+        self._drift = DriftDesk(
+            state.board, threshold(len(SIGNALS) * settings.drift.images_per_false_alarm), observer
+        )
+        self._drift_follower = threading.Thread(
+            target=self._drift.follow,
+            args=(self._drift_stop, DRIFT_POLL_S),
+            name="follow-drift",
+            daemon=True,
+        )
         self._settings = settings
         self._sampler = sampler_of(settings, observer)
         self._engine = engine_of(settings, self._live, observer)
@@ -111,6 +125,7 @@ class Adaptsvc:
         add_versions(served, VersionDesk(state.store, state.lasting, state.pins), door)
         tasks = TaskDesk(state.store, state.pointer, state.tasks)
         add_classes(served, self._live, tasks, door)
+        add_drift(served, self._live, self._drift)
         page = assets()
         add_page(served, page)
         add_feedback(served, self._live, self._labels, Computing(1, LABELS_WAITING))
@@ -146,6 +161,7 @@ class Adaptsvc:
         self._sampler.close(self._settings.sample.flush_s)
         self._unwatch()
         self._alarm.stop()
+        self._drift_stop.set()
         self._follower.join(timeout=10)
         self._labels.close()
 
@@ -154,6 +170,7 @@ class Adaptsvc:
         self._engine.start()
         self._health.start()
         self._follower.start()
+        self._drift_follower.start()
         self._leaving.listen()
 
 

@@ -59,8 +59,8 @@ class Bench:
         self.intake = Intake(source, settings, self.observer)
         self.rounds = self.start()
 
-    def zero_shot(self, pixels: UInt8) -> tuple[Float32, Float32]:
-        return self.learner.zero_shot(pixels, 1.0)
+    def zero_shot(self, pixels: UInt8) -> tuple[Float32, Float32, Float32]:
+        return self.learner.look(pixels, 1.0)
 
     def start(self, **sections: dict[str, Any]) -> Rounds:
         """Rounds with some settings changed, on the same store and learner."""

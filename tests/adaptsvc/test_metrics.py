@@ -122,6 +122,13 @@ EVENTS: dict[str, tuple[Callable[[Observer], None], list[Change]]] = {
         lambda observer: observer.estimated(0.75),
         [("adaptsvc_accuracy_estimate", {}, 0.75)],
     ),
+    "drifted": (
+        lambda observer: observer.drifted("embedding", 0.25, True),
+        [
+            ("adaptsvc_drift", {"signal": "embedding"}, 0.25),
+            ("adaptsvc_drift_alarm", {"signal": "embedding"}, 1),
+        ],
+    ),
     "went_back": (
         lambda observer: observer.went_back(),
         [("adaptsvc_returns_total", {}, 1)],

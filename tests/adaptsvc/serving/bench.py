@@ -20,6 +20,7 @@ from adaptsvc.serving.app import create_app
 from adaptsvc.serving.batching import BatchLimits
 from adaptsvc.serving.classes import add_classes
 from adaptsvc.serving.door import Door
+from adaptsvc.serving.drifting import DriftDesk, add_drift
 from adaptsvc.serving.encoder import Encoder, Runtime
 from adaptsvc.serving.engine import Engine, EngineLimits
 from adaptsvc.serving.gate import Gate, GateLimits
@@ -29,6 +30,7 @@ from adaptsvc.serving.requests import RequestLimits
 from adaptsvc.serving.tensors import add_tensors
 from adaptsvc.serving.versioning import add_versions
 from adaptsvc.serving.waiting import Desk
+from adaptsvc.versions.board import FileBoard
 from adaptsvc.versions.history import Desk as History
 from adaptsvc.versions.pins import FilePins
 from adaptsvc.versions.pointer import FilePointer
@@ -114,6 +116,7 @@ class Stand:
         add_versions(app, history, door or Door())
         tasks = TaskDesk(self.store, self.pointer, FileTasks(self.settings.tasks))
         add_classes(app, self.live, tasks, door or Door())
+        add_drift(app, self.live, DriftDesk(FileBoard(self.settings.board), 11.0, self.observer))
         add_tensors(app, self.live, desk, limits, lambda: self.problem)
         app.add_middleware(Gate, limits=self.gate, observer=self.observer, leaving=self.leaving)
         return app

@@ -34,6 +34,7 @@ CHECKS: list[CheckFunction] = [
 ]
 OPERATIONS = {
     ("GET", "/v1/classes"),
+    ("GET", "/v1/drift"),
     ("GET", "/v1/model"),
     ("GET", "/v1/versions"),
     ("GET", "/v2"),
