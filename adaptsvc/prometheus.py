@@ -7,12 +7,13 @@ no version number is ever a label.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, product
-from typing import Literal, get_args
+from itertools import chain
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from adaptsvc.drift_summary import SignalName
+from adaptsvc.metric_kinds import PREFIX, counter, gauge, histogram
 from adaptsvc.metrics import (
     Denial,
     LabelTrouble,
@@ -27,7 +28,6 @@ from adaptsvc.metrics import (
 from adaptsvc.types import Prediction
 from adaptsvc.versions.manifest import Method
 
-PREFIX = "adaptsvc"
 SHARE_BUCKETS = tuple(step / 20 for step in range(1, 20))
 # msp and mcm lie in [0, 1], entropy in [0, log C], energy and max_logit in about [-scale, 0].
 OOD_BUCKETS = (*range(-60, 0, 4), 0.0, *SHARE_BUCKETS, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
@@ -63,30 +63,17 @@ class PrometheusObserver(Observer):
             ["label", "ood"],
             registry=registry,
         )
-        self._confidence = Histogram(
-            f"{PREFIX}_confidence",
-            "Calibrated confidence of the chosen class.",
-            buckets=SHARE_BUCKETS,
-            registry=registry,
+        self._confidence = histogram(
+            "confidence", "Calibrated confidence of the chosen class.", registry, SHARE_BUCKETS
         )
-        self._ood_score = Histogram(
-            f"{PREFIX}_ood_score",
-            "Out-of-distribution score.",
-            buckets=OOD_BUCKETS,
-            registry=registry,
+        self._ood_score = histogram(
+            "ood_score", "Out-of-distribution score.", registry, OOD_BUCKETS
         )
-        self._stage = Histogram(
-            f"{PREFIX}_stage_seconds",
-            "Time of one stage of a request.",
-            ["stage"],
-            buckets=SECONDS_BUCKETS,
-            registry=registry,
+        self._stage = histogram(
+            "stage_seconds", "Time of one stage of a request.", registry, SECONDS_BUCKETS, ["stage"]
         )
-        self._batch = Histogram(
-            f"{PREFIX}_batch_images",
-            "Images per inference call.",
-            buckets=BATCH_BUCKETS,
-            registry=registry,
+        self._batch = histogram(
+            "batch_images", "Images per inference call.", registry, BATCH_BUCKETS
         )
 
     def _overload(self, registry: CollectorRegistry) -> None:
@@ -96,16 +83,16 @@ class PrometheusObserver(Observer):
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self._shed = self._counter(
+        self._shed = counter(
             "shed_total",
             "Requests turned away or given up, by why.",
             registry,
             reason=get_args(Shed),
         )
-        self._spared = Counter(
-            f"{PREFIX}_spared_images_total",
+        self._spared = counter(
+            "spared_images_total",
             "Images not computed because nobody waited for them any more.",
-            registry=registry,
+            registry,
         )
         self._alive = Gauge(
             f"{PREFIX}_inference_alive",
@@ -122,7 +109,7 @@ class PrometheusObserver(Observer):
         )
 
     def _guarding(self, registry: CollectorRegistry) -> None:
-        self._denied = self._counter(
+        self._denied = counter(
             "denied_total",
             "Requests turned away before their route, by why.",
             registry,
@@ -136,13 +123,10 @@ class PrometheusObserver(Observer):
             registry=registry,
             multiprocess_mode="liveall",
         )
-        self._swap_seconds = Histogram(
-            f"{PREFIX}_swap_seconds",
-            "From seeing a new version to serving it.",
-            buckets=SECONDS_BUCKETS,
-            registry=registry,
+        self._swap_seconds = histogram(
+            "swap_seconds", "From seeing a new version to serving it.", registry, SECONDS_BUCKETS
         )
-        self._swaps = self._counter(
+        self._swaps = counter(
             "swaps_total",
             "Swaps: ok, or why a version was not taken.",
             registry,
@@ -156,7 +140,7 @@ class PrometheusObserver(Observer):
         )
 
     def _sampling(self, registry: CollectorRegistry) -> None:
-        self._samples = self._counter(
+        self._samples = counter(
             "samples_total",
             "Answered images chosen for the stream: published, or why not.",
             registry,
@@ -164,7 +148,7 @@ class PrometheusObserver(Observer):
         )
 
     def _learning(self, registry: CollectorRegistry) -> None:
-        self._messages = self._counter(
+        self._messages = counter(
             "messages_total",
             "Messages dealt with, by outcome.",
             registry,
@@ -177,7 +161,7 @@ class PrometheusObserver(Observer):
             registry=registry,
             multiprocess_mode="mostrecent",
         )
-        self._rounds = self._counter(
+        self._rounds = counter(
             "rounds_total",
             "Rounds, by outcome.",
             registry,
@@ -190,68 +174,66 @@ class PrometheusObserver(Observer):
             buckets=(1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000),
             registry=registry,
         )
-        self._round_images = Counter(
-            f"{PREFIX}_round_images_total", "Images rounds have stepped on.", registry=registry
+        self._round_images = counter(
+            "round_images_total", "Images rounds have stepped on.", registry
         )
-        self._checkpoint = self._gauge(
+        self._checkpoint = gauge(
             "checkpoint_timestamp_seconds",
             "Unix time of the last checkpoint; its age is time() minus it.",
             registry,
         )
-        self._refused_checkpoints = Counter(
-            f"{PREFIX}_checkpoints_refused_total",
+        self._refused_checkpoints = counter(
+            "checkpoints_refused_total",
             "Checkpoints that a starting worker could not read; it took the one before, or none.",
-            registry=registry,
+            registry,
         )
-        self._disk_full = self._gauge(
+        self._disk_full = gauge(
             "disk_full", "1 while the worker waits for room on a disk.", registry
         )
 
     def _labeling(self, registry: CollectorRegistry) -> None:
-        self._joined = Counter(
-            f"{PREFIX}_labels_joined_total",
+        self._joined = counter(
+            "labels_joined_total",
             "Labels that found their image, before it came or after.",
-            registry=registry,
+            registry,
         )
-        self._label_trouble = self._counter(
+        self._label_trouble = counter(
             "label_trouble_total",
             "Labels said again, contradicting an older one, or buried, by why.",
             registry,
             trouble=get_args(LabelTrouble),
         )
-        self._labels_waiting = self._gauge(
+        self._labels_waiting = gauge(
             "labels_waiting", "Labels whose image has not come yet.", registry
         )
 
     def _judging(self, registry: CollectorRegistry) -> None:
-        self._entropy = self._gauge(
-            "marginal_entropy_nats", "Of the last candidate's answers.", registry
-        )
-        self._agreement = self._gauge(
+        self._entropy = gauge("marginal_entropy_nats", "Of the last candidate's answers.", registry)
+        self._agreement = gauge(
             "agreement_with_zero_shot",
             "Of the last candidate, where the zero-shot model is confident.",
             registry,
         )
-        self._temperature = self._gauge("temperature", "Of the last candidate.", registry)
-        self._accuracy = self._gauge(
+        self._temperature = gauge("temperature", "Of the last candidate.", registry)
+        self._accuracy = gauge(
             "accuracy_estimate",
             "Of the version promoted last, on its window, estimated without labels.",
             registry,
         )
-        self._returns = Counter(
-            f"{PREFIX}_returns_total",
+        self._returns = counter(
+            "returns_total",
             "Times an earlier version was made to serve after too many refused rounds.",
-            registry=registry,
+            registry,
         )
 
     def _drifting(self, registry: CollectorRegistry) -> None:
-        self._drift = self._gauge(
+        self._drift = gauge(
             "drift",
             "How far recent images are from the reference, 0 to 1, by signal.",
             registry,
             ["signal"],
         )
-        self._drift_alarm = self._gauge(
+        self._drift_alarm = gauge(
             "drift_alarm", "1 while a signal of drift is an alarm.", registry, ["signal"]
         )
 
@@ -263,28 +245,11 @@ class PrometheusObserver(Observer):
             multiprocess_mode="livemin",
         )
         self._state_up.set(1)
-        self._outages = Counter(
-            f"{PREFIX}_state_outages_total",
+        self._outages = counter(
+            "state_outages_total",
             "Times the shared state stopped answering, per process.",
-            registry=registry,
+            registry,
         )
-
-    @staticmethod
-    def _counter(
-        name: str, text: str, registry: CollectorRegistry, **labels: Sequence[str]
-    ) -> Counter:
-        """All its series begin at 0: one that began at 1 would hide its first event from `increase`."""
-        counter = Counter(f"{PREFIX}_{name}", text, [*labels], registry=registry)
-        for values in product(*labels.values()):
-            counter.labels(*values)
-        return counter
-
-    @staticmethod
-    def _gauge(
-        name: str, text: str, registry: CollectorRegistry, labels: Sequence[str] = ()
-    ) -> Gauge:
-        mode: Literal["mostrecent"] = "mostrecent"
-        return Gauge(f"{PREFIX}_{name}", text, labels, registry=registry, multiprocess_mode=mode)
 
     def predicted(self, predictions: Sequence[Prediction]) -> None:
         """One request was answered."""

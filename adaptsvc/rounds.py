@@ -7,6 +7,7 @@ back to the parent of what serves, and then to the zero-shot model.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -83,6 +84,23 @@ class Round:
     images: int
     seconds: float
     action: Action
+
+    def event(self, now: float) -> bytes:
+        """It as JSON, for the topic of model events."""
+        content = {
+            "event": self.outcome,
+            "round": self.number,
+            "method": self.method,
+            "version": self.version,
+            "parent": self.parent,
+            "reasons": list(self.reasons),
+            "action": self.action,
+            "figures": {} if self.evidence is None else self.evidence.metrics,
+            "round_seconds": self.seconds,
+            "images": self.images,
+            "at": now,
+        }
+        return json.dumps(content).encode()
 
 
 class Rounds:

@@ -16,12 +16,12 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from adaptsvc import checkpoint as checkpoints
-from adaptsvc import rounds
-from adaptsvc.checkpoint import Checkpoint, Found
+from adaptsvc import resuming, rounds
+from adaptsvc.checkpoint import Checkpoint
 from adaptsvc.config import Settings
 from adaptsvc.errors import DiskFullError, StateUnavailableError, VersionError
 from adaptsvc.images import Preprocess
@@ -29,6 +29,7 @@ from adaptsvc.intake import Intake
 from adaptsvc.learner import Learner
 from adaptsvc.metrics import Observer
 from adaptsvc.publishing import Publisher
+from adaptsvc.resuming import places
 from adaptsvc.rounds import Round, Rounds, StopRound
 from adaptsvc.source import Source
 from adaptsvc.streaming import EVENTS, IMAGES, LABELS
@@ -40,7 +41,7 @@ from adaptsvc.versions.store import Store
 from adaptsvc.watching import Head, Outlets, Watch
 from streams.errors import LogFullError
 from streams.log import Log
-from streams.message import Message, NewMessage, TopicPartition
+from streams.message import Message, NewMessage
 
 log = logging.getLogger(__name__)
 MEMBER = "worker"
@@ -119,16 +120,16 @@ class Worker:
     def restore(self) -> None:
         """Go on where the last checkpoint left off; without one, where the stream says."""
         found = checkpoints.find(self._settings.checkpoint)
-        self._tell_of(found)
+        resuming.tell_of(found, self._settings.stream.group, self._parts.observer)
         self._consumer.poll(max_messages=1, max_bytes=1, timeout_s=0.0)  # joins the group
         last = found.checkpoint
-        if not found.refused and self._is_overtaken(last):
+        if not found.refused and resuming.is_overtaken(self._consumer, last):
             log.warning(
                 "another worker has read on since this checkpoint; going on from where it stood"
             )
             last = Checkpoint()
-        start = self._start(last)
-        offsets = {name: start.get(p, o) for name, p, o in _places(last.offsets)}
+        start = resuming.start(self._parts.log, self._consumer, last)
+        offsets = {name: start.get(p, o) for name, p, o in places(last.offsets)}
         saved = last.model_copy(update={"offsets": offsets})
         self._intake, self._watch = self._new_intake(), self._new_watch()
         self._watch.restore(saved.drift)
@@ -286,7 +287,7 @@ class Worker:
 
     def _announce(self, done: Round, now: float) -> None:
         """Tell of a round on the stream."""
-        self._append(str(done.version), _event(done, now))
+        self._append(str(done.version), done.event(now))
 
     def _append(self, key: str, event: bytes) -> None:
         """An event; what it tells of counts even where there is no room to tell of it."""
@@ -315,41 +316,6 @@ class Worker:
         observer.judged(verdict.marginal_entropy_nats, verdict.agreement, temperature)
         if done.outcome == "promoted":
             observer.estimated(evidence.estimate.accuracy)
-
-    def _tell_of(self, found: Found) -> None:
-        for reason in found.refused:
-            log.error("%s", reason)
-        self._parts.observer.checkpoints_refused(len(found.refused))
-        if found.lost:
-            log.error(
-                "no checkpoint can be read: going on from the offsets that the stream has for the group "
-                "%s; labels given so far count no more, send them again",
-                self._settings.stream.group,
-            )
-        elif found.refused:
-            log.warning("the checkpoint before is taken: what came since is read again")
-
-    def _is_overtaken(self, saved: Checkpoint) -> bool:
-        """Whether the group was committed beyond a checkpoint, which its own worker never does."""
-        committed = self._consumer.committed()
-        return any(committed.get(p, 0) > offset for _, p, offset in _places(saved.offsets))
-
-    def _start(self, saved: Checkpoint) -> dict[TopicPartition, int]:
-        """Where to read on: as the checkpoint says, unless the stream does not go that far."""
-        committed = self._consumer.committed()
-        start = {**committed, **{p: offset for _, p, offset in _places(saved.offsets)}}
-        start = {p: offset for p, offset in start.items() if p in self._consumer.positions()}
-        for partition, offset in start.items():
-            bounds = self._parts.log.bounds(partition)
-            if offset > bounds.end:
-                known = committed.get(partition, bounds.first)
-                start[partition] = known if known <= bounds.end else bounds.first
-                log.error(
-                    "%s ends at %d, before the checkpoint's offset %d: it was set back, or is another "
-                    "stream; reading from %d",
-                    *(partition, bounds.end, offset, start[partition]),
-                )
-        return start
 
     def _wait_for_room(self, exc: Exception) -> None:
         if not self._full:
@@ -395,37 +361,11 @@ class Worker:
                 drift=self._watch.save(),
             ),
         )
-        self._consumer.commit({p: offset for _, p, offset in _places(self._intake.settled)})
+        self._consumer.commit({p: offset for _, p, offset in places(self._intake.settled)})
         self._checkpointed_at, self._dirty, self._owes_checkpoint = now, False, False
         self._parts.observer.checkpointed(now)
-
-
-def _event(done: Round, now: float) -> bytes:
-    """A round as JSON, for the topic of model events."""
-    evidence = done.evidence
-    content = {
-        "event": done.outcome,
-        "round": done.number,
-        "method": done.method,
-        "version": done.version,
-        "parent": done.parent,
-        "reasons": list(done.reasons),
-        "action": done.action,
-        "figures": {} if evidence is None else evidence.metrics,
-        "round_seconds": done.seconds,
-        "images": done.images,
-        "at": now,
-    }
-    return json.dumps(content).encode()
 
 
 def _is_over(now: float, since: float, interval_s: float) -> bool:
     """Whether so much time has passed; a clock that was set back ends every interval."""
     return not 0 <= now - since < interval_s
-
-
-def _places(offsets: Mapping[str, int]) -> Iterator[tuple[str, TopicPartition, int]]:
-    """Offsets by ``topic/partition``: the name, the partition and the offset of each."""
-    for name, offset in offsets.items():
-        topic, _, number = name.rpartition("/")
-        yield name, TopicPartition(topic, int(number)), offset

@@ -68,10 +68,6 @@ class PrometheusServer:
         """Every rule with its state and what went wrong with it."""
         return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
 
-    def names(self) -> set[str]:
-        """Of every metric it has."""
-        return {*self._get("label/__name__/values")}
-
     def stop(self) -> None:
         """End it."""
         if self._process is not None:

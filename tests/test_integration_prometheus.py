@@ -14,16 +14,13 @@ import pytest
 
 from adaptsvc.processes import Child, service_command, service_environment
 from tests.conftest import draw_png, free_port
-from tests.deploy.expressions import COMING, RULES, alerts, expressions, healthy, parts
+from tests.deploy.expressions import RULES, alerts, expressions, healthy, parts
 from tests.deploy.tools import PROMETHEUS, program
 from tests.faults.site import Site
 from tests.prometheus_server import PrometheusServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 PNG = {"content-type": "image/png"}
-SCRAPED = [
-    where for where, expr in expressions().items() if not any(name in expr for name in COMING)
-]
 
 
 class Installation:
@@ -105,7 +102,7 @@ def prometheus(
         installation.close()
 
 
-@pytest.mark.parametrize("where", SCRAPED)
+@pytest.mark.parametrize("where", expressions())
 def test_each_expression_and_each_part_of_it_finds_numbers(
     prometheus: PrometheusServer, where: str
 ) -> None:
@@ -125,8 +122,3 @@ def test_prometheus_evaluates_every_rule_and_no_alert_fires(prometheus: Promethe
     assert {rule["name"] for rule in found} >= {*alerts()}
     assert {rule["health"] for rule in found} == {"ok"}
     assert [rule["name"] for rule in found if rule.get("state") == "firing"] == []
-
-
-def test_what_is_coming_is_not_there_yet(prometheus: PrometheusServer) -> None:
-    """Once it is, take it out of COMING, so that its alert and panels are held to it too."""
-    assert prometheus.names().isdisjoint(COMING)

@@ -21,8 +21,6 @@ ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
 BOARDS = sorted((ROOT / "k8s" / "grafana").glob("*.json"))
 CHOICES = {"$namespace": ".*", "$instance": ".*", "$__rate_interval": "30s"}
-# Metrics that the worker is about to get, with their labels; take them out once they are there.
-COMING = {"adaptsvc_drift": {"signal"}, "adaptsvc_drift_alarm": {"signal"}}
 COMPARISON = re.compile(r"\s(?:==|!=|>=|<=|>|<)\s")
 
 
