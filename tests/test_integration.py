@@ -259,17 +259,17 @@ def test_two_service_processes_follow_the_pointer_and_add_up_their_metrics(
 def test_two_service_processes_tell_the_same_of_drift_once_and_in_their_metrics(
     system: System, png: Callable[[int], bytes]
 ) -> None:
-    """The worker's first reference is of 32 images; then come messages that are no images."""
+    """The worker's first reference is of 96 images; then come messages that are no images."""
     serve = system.settings.serve.model_copy(update={"workers": 2})
     system.settings = system.settings.model_copy(update={"serve": serve})
-    system.environment["ADAPTSVC_DRIFT__REFERENCE_IMAGES"] = "32"
+    system.environment["ADAPTSVC_DRIFT__REFERENCE_IMAGES"] = "96"
     system.environment["ADAPTSVC_LEARN__ROUND_IMAGES"] = "1000"
     system.environment["ADAPTSVC_LEARN__WINDOW_IMAGES"] = "1000"
     system.start_service()
     system.start_worker()
     system.wait(system.ready, "the service is ready")
     log = system.log()
-    log.append("images.unlabeled", [NewMessage(f"i{n}", png(n)) for n in range(32)])
+    log.append("images.unlabeled", [NewMessage(f"i{n}", png(n)) for n in range(96)])
     alarm = 'adaptsvc_drift_alarm{signal="decode"}'
 
     def drift() -> dict[str, object]:
@@ -278,7 +278,7 @@ def test_two_service_processes_tell_the_same_of_drift_once_and_in_their_metrics(
             return found
 
     system.wait(lambda: drift()["reference"] is not None, "there is a reference")
-    log.append("images.unlabeled", [NewMessage(f"b{n}", b"no image") for n in range(16)])
+    log.append("images.unlabeled", [NewMessage(f"b{n}", b"no image") for n in range(24)])
     system.wait(lambda: f"{alarm} 1.0" in system.metrics(), "the alarm is in the metrics")
     answers = [drift() for _ in range(12)]
     assert all(answer == answers[0] for answer in answers)
