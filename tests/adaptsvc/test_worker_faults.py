@@ -171,7 +171,7 @@ def test_a_round_counts_though_there_is_no_room_to_tell_of_it(
     bench.send(pictures(png, 16))
     drain(bench.worker)
     assert (bench.observer.rounds, bench.serving, bench.events()) == (["promoted"], 1, [])
-    assert "no event tells of round 1" in caplog.text
+    assert 'nothing tells of {"event": "promoted", "round": 1,' in caplog.text
     assert saved(bench).rounds == 1
 
 
