@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -102,11 +103,19 @@ def test_nothing_goes_round_the_keys_and_no_key_is_ever_logged(
     assert answer.json()["model_version"] == 0
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "server" not in answer.headers
-    assert ask.get("/metrics", headers=data).text.count("adaptsvc_denied_total") > 0
+    for number in range(50):
+        assert ask.get(f"/no/{number}").status_code == 401
+    metrics = ask.get("/metrics", headers=data).text
+    assert metrics.count("adaptsvc_denied_total") > 0
+    assert '"/no/' not in metrics, "the paths of strangers are no series"
+    assert re.search(
+        r'request_total\{endpoint="other",http_response_code="401",[^}]*\} [5-9]\d', metrics
+    )
     assert ask.post("/v1/versions/0/pin", headers=data).status_code == 403
     admin = {"authorization": f"Bearer {ADMIN}"}
     assert ask.post("/v1/versions/0/activate", headers=admin, params={"hold": 1}).status_code == 200
     assert FilePointer(prepared.pointer).read().held
+    assert 'endpoint="/v1/versions/{id}/pin"' in ask.get("/metrics", headers=data).text
     ask.get(FORGED, headers=data)
     form = {"images\r\nforged: line": ("a\nb.png", png(0), "image/png")}
     assert ask.post("/v1/classify", files=form, headers=data).status_code in (400, 422)

@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import bentoml
-from fastapi import FastAPI
 from prometheus_client import REGISTRY
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
 
 from adaptsvc import config
 from adaptsvc.config import Settings
@@ -43,6 +41,7 @@ from adaptsvc.serving.health import CanaryLimits, Health
 from adaptsvc.serving.keys import keys_of
 from adaptsvc.serving.leaving import Leaving
 from adaptsvc.serving.live import Alarm, Live
+from adaptsvc.serving.mounted import count_by_route, mounted
 from adaptsvc.serving.page import add_page, assets
 from adaptsvc.serving.requests import RequestLimits
 from adaptsvc.serving.sampling import Sampler, SamplingLimits
@@ -62,19 +61,7 @@ METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # BentoML sets it
 LABEL_BUSY_S = 2.0  # how long a label waits for other writers of the stream, before it is a 503
 DRIFT_POLL_S = 2.0  # how often the gauges of drift look at what the worker wrote
 LABELS_WAITING = 64  # and how many wait at once
-
-
-class Mounted:
-    """The application that BentoML mounts; what it leads to is known when a service starts."""
-
-    app: FastAPI
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        await self.app(scope, receive, send)
-
-
-mounted = Mounted()
+count_by_route()
 door = Door()  # closed until a service opens it with the keys of its settings
 
 
