@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,14 @@ def test_importing_registers_no_metric_and_makes_no_folder(module: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("[]")
+
+
+def test_onnx_runtime_notes_nothing_of_who_uses_it(tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": ""}
+    code = "import adaptsvc.serving.encoder"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 ROOT = Path(__file__).parents[1]
