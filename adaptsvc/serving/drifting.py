@@ -11,7 +11,7 @@ import logging
 from fastapi import FastAPI
 
 from adaptsvc.drift_summary import DriftSummary, nothing_yet
-from adaptsvc.errors import StateError
+from adaptsvc.errors import StateError, StateUnavailableError
 from adaptsvc.metrics import Observer
 from adaptsvc.serving.app import serving
 from adaptsvc.serving.live import Live, Waits
@@ -56,6 +56,8 @@ class DriftDesk:
             for each in DriftSummary.parse(data).signals:
                 self._observer.drifted(each.signal, each.effect or 0.0, each.alarm)
             self._told, self._problem = data, ""
+        except StateUnavailableError:
+            return  # it has been said and counted
         except StateError as exc:
             if (problem := str(exc)) != self._problem:
                 log.warning("the gauges of drift stay as they are: %s", problem)

@@ -108,7 +108,7 @@ def stability_index(first: Float64, second: Float64) -> float:
 
     Example:
         >>> round(stability_index(np.array([50.0, 50.0]), np.array([30.0, 70.0])), 3)
-        0.165
+        0.166
 
     Reference: Siddiqi, "Credit Risk Scorecards", 2006; under 0.1 is called little, over 0.25 much.
     """

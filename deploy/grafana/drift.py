@@ -20,7 +20,7 @@ ANSWERED = f"rate(adaptsvc_predictions_total{{{SERVICE}}}{RATE})"
 
 
 def signals() -> list[Panel]:
-    """What the worker compares."""
+    """What the worker compares, as every service process repeats it."""
     return [
         series(
             Words(
@@ -30,7 +30,7 @@ def signals() -> list[Panel]:
                 "`embedding` the pictures, `classes` the mix, `confidence` and `entropy` how sure, "
                 "`ood` strangers, `decode` broken bytes: runbook, AdaptsvcDrift.",
             ),
-            Query(f"max by (signal) (adaptsvc_drift{{{WORKER}}})", "{{signal}}"),
+            Query(f"max by (signal) (adaptsvc_drift{{{SERVICE}}})", "{{signal}}"),
         ),
         series(
             Words(
@@ -39,7 +39,7 @@ def signals() -> list[Panel]:
                 "Signals beyond their threshold. One that stays on for long: look at recent images, "
                 "then let it learn, or label some.",
             ),
-            Query(f"max by (signal) (adaptsvc_drift_alarm{{{WORKER}}})", "{{signal}}"),
+            Query(f"max by (signal) (adaptsvc_drift_alarm{{{SERVICE}}})", "{{signal}}"),
             limits=Limits(1),
         ),
     ]

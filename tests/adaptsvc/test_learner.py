@@ -262,6 +262,7 @@ def test_every_objective_can_be_learned(learner: Learner, window: Samples, objec
     assert all(np.isfinite(value).all() for value in candidate.delta.values())
 
 
+@VIT  # through the batch statistics of a random net of few channels, bfloat16 leads elsewhere
 def test_a_round_in_bfloat16_learns_the_same_in_less_precision(
     learner: Learner, window: Samples, ready: Ready
 ) -> None:

@@ -117,7 +117,7 @@ def service_killed(site: Site) -> Outcome:
         assert site.service is not None
         os.kill(site.service.process.pid, signal.SIGKILL)
         site.service.process.wait()
-        site.wait(lambda: not site.ready(), "what the service had started ends too")
+        site.wait(site.is_gone, "what the service had started ends too")
         case.refuse(not _give_label(site, names[8]))
         case.sent(_labels_of(site, acknowledged))
         case.strike()

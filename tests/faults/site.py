@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
@@ -106,6 +107,11 @@ class Site:
             return httpx.get(self.url + "/readyz", timeout=WAIT_S).is_success
         except httpx.TransportError:
             return False
+
+    def is_gone(self) -> bool:
+        """Whether nobody takes connections to the service any more."""
+        with socket.socket() as connection:
+            return connection.connect_ex(("127.0.0.1", self.settings.serve.port)) != 0
 
     def start_worker(self, others: Mapping[str, str] | None = None) -> ForkServerProcess:
         """Start a worker like the last one; with other settings, it is the one of another machine."""

@@ -215,7 +215,7 @@ def test_the_model_says_what_serves(client: TestClient) -> None:
     body = client.get("/v1/model").json()
     assert (body["model_version"], body["method"]) == (0, "zero-shot")
     assert body["classes"] == ["cat", "dog", "car"]
-    assert body["calibration"] == {"temperature": 1.0, "fitted_on": "default"}
+    assert body["calibration"] == {"temperature": 1.0, "fitted_on": "default", "reliability": []}
     assert body["refused"] is None
 
 
