@@ -51,6 +51,7 @@ from adaptsvc.serving.waiting import Desk
 from adaptsvc.state import open_state
 from adaptsvc.streaming import open_log
 from adaptsvc.trust.sequential import threshold
+from adaptsvc.versions.board import Board
 from adaptsvc.versions.history import Desk as VersionDesk
 from adaptsvc.versions.pointer import Pointer
 from adaptsvc.versions.store import Store
@@ -88,9 +89,7 @@ class Adaptsvc:
             daemon=True,
         )
         self._drift_stop = threading.Event()
-        self._drift = DriftDesk(
-            state.board, threshold(len(SIGNALS) * settings.drift.images_per_false_alarm), observer
-        )
+        self._drift = drift_of(settings, state.board, observer)
         self._drift_follower = threading.Thread(
             target=self._drift.follow,
             args=(self._drift_stop, DRIFT_POLL_S),
@@ -159,6 +158,12 @@ class Adaptsvc:
         self._follower.start()
         self._drift_follower.start()
         self._leaving.listen()
+
+
+def drift_of(settings: Settings, board: Board, observer: Observer) -> DriftDesk:
+    """What repeats the worker's words on drift; its signals share the false alarms equally."""
+    images_per_false_alarm = len(SIGNALS) * settings.drift.images_per_false_alarm
+    return DriftDesk(board, threshold(images_per_false_alarm), observer)
 
 
 def live_of(settings: Settings, store: Store, pointer: Pointer, observer: Observer) -> Live:
