@@ -19,6 +19,8 @@ from typing import Literal, Self
 import kafka
 from kafka.errors import KafkaError, NonEmptyGroupError
 
+from tests.conftest import free_port
+
 EXTERNAL = "ADAPTSVC_TEST_KAFKA"
 # Taken as the tests are collected: the fixture that clears ADAPTSVC_* comes later.
 EXTERNAL_SERVER = os.environ.get(EXTERNAL, "")
@@ -32,6 +34,7 @@ class Broker:
     Args:
         folder: of its data and log.
         kind: which broker.
+        port: to listen on; 0: a free one.
         advertised_port: where a Tansu says that it is; 0: where it is.
     """
 
@@ -40,9 +43,10 @@ class Broker:
         folder: Path,
         kind: Literal["noida", "tansu"] = "noida",
         *,
+        port: int = 0,
         advertised_port: int = 0,
     ) -> None:
-        self.port = _free_port()
+        self.port = port or free_port()
         self._folder = folder
         self._kind = kind
         self._advertised_port = advertised_port or self.port
@@ -144,13 +148,6 @@ def _program(package: str, name: str) -> str:
     program = Path(spec.origin).parent / name
     program.chmod(0o755)  # a wheel may leave it not executable; its own launcher does the same
     return str(program)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _answers(port: int) -> bool:

@@ -22,6 +22,7 @@ from streams import (
 from streams.kafka import KafkaLog
 from streams.kafka_admin import check_topics, create_topics
 from streams.kafka_consumer import KafkaGroupConsumer
+from tests.conftest import free_port
 from tests.streams.bench import (
     EVENTS,
     SESSION_TIMEOUT_S,
@@ -34,7 +35,7 @@ from tests.streams.bench import (
 from tests.streams.broker import EXTERNAL_SERVER, Broker, clear
 from tests.streams.clock import FakeClock
 from tests.streams.contract_durable import DurableContract
-from tests.streams.tls_proxy import TlsProxy
+from tests.tls_proxy import TlsProxy
 
 PATIENCE_S = 10.0
 SETTLE_S = 1.5
@@ -323,10 +324,9 @@ def tls(tmp_path: Path) -> Iterator[KafkaSettings]:
     issued = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem
     issued.write_to_path(str(tmp_path / "broker.pem"))
     with (
-        TlsProxy(tmp_path / "broker.pem") as proxy,
-        Broker(tmp_path, "tansu", advertised_port=proxy.port) as broker,
+        TlsProxy(tmp_path / "broker.pem", port := free_port()) as proxy,
+        Broker(tmp_path, "tansu", port=port, advertised_port=proxy.port),
     ):
-        proxy.target = broker.port
         server = f"127.0.0.1:{proxy.port}"
         yield settings_for(
             server,

@@ -5,14 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
-import socket
-import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +23,7 @@ from adaptsvc.sections import StateSettings
 from adaptsvc.state import open_state
 from tests.adaptsvc.versions.examples import draft, exporter, head
 from tests.redis_server import RedisServer
+from tests.tls_proxy import TlsProxy
 
 OpenLink = Callable[..., Link]
 
@@ -230,66 +228,18 @@ def test_ca_file_without_tls_is_refused() -> None:
         Link(StateSettings(url="redis://127.0.0.1:1/0", ca_file="ca.pem"))
 
 
-class TlsFront:
-    """Takes TLS and passes it on in the clear; the servers of the wheels are built without TLS."""
-
-    def __init__(self, port: int, authority: trustme.CA) -> None:
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(self._context)
-        self._behind = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._sockets: list[socket.socket] = [self._listener]
-        self.port = self._listener.getsockname()[1]
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self._threads[0].start()
-
-    def close(self) -> None:
-        for end in self._sockets:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-        for thread in self._threads:
-            thread.join(timeout=10)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                plain, _ = self._listener.accept()
-            except OSError:
-                return
-            self._sockets.append(plain)
-            try:
-                front = self._context.wrap_socket(plain, server_side=True)
-            except OSError:  # the client does not trust us, or speaks no TLS
-                plain.close()
-                continue
-            back = socket.create_connection(("127.0.0.1", self._behind))
-            self._sockets += [front, back]
-            for source, target in ((front, back), (back, front)):
-                pump = threading.Thread(target=_pump, args=(source, target), daemon=True)
-                self._threads.append(pump)
-                pump.start()
-
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while data := source.recv(65536):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return
-
-
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
     return trustme.CA()
 
 
 @pytest.fixture
-def tls_port(shared_redis: RedisServer, authority: trustme.CA) -> Iterator[int]:
-    front = TlsFront(shared_redis.port, authority)
-    yield front.port
-    front.close()
+def tls_port(shared_redis: RedisServer, authority: trustme.CA, tmp_path: Path) -> Iterator[int]:
+    """In front of a server of a wheel, which is built without TLS."""
+    issued = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem
+    issued.write_to_path(tmp_path / "server.pem")
+    with TlsProxy(tmp_path / "server.pem", shared_redis.port) as proxy:
+        yield proxy.port
 
 
 def test_tls_with_the_authority_of_the_ca_file(
