@@ -77,6 +77,9 @@ class ServeSettings(Section):
     deadline_s: float = Field(
         30.0, gt=0, description="Longest wait for an answer; `X-Request-Timeout` may ask for less."
     )
+    head_s: float = Field(
+        10.0, gt=0, description="Longest time a request's target and headers may take to come."
+    )
     body_s: float = Field(30.0, gt=0, description="Longest time a request's body may take to come.")
     canary_interval_s: float = Field(
         5.0, gt=0, description="How often /livez has an inference tried."

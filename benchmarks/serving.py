@@ -19,12 +19,13 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+from unittest.mock import patch
 
 from adaptsvc import config
 from adaptsvc.config import Settings
@@ -150,14 +151,24 @@ def requests_of(images: Sequence[bytes], port: int) -> list[bytes]:
 @contextmanager
 def service(home: Path, **serve: object) -> Iterator[Settings]:
     """The service over a staged home, ready, with these settings of `serve`."""
-    serve = {**serve, "port": _free_port()}
-    settings = config.read(home=home, serve=serve)
-    overrides = {"home": str(home), **{f"serve.{key}": str(v) for key, v in serve.items()}}
-    environment = {**settings_environment(overrides), **service_environment(settings)}
+    with started(home, {f"serve.{key}": str(value) for key, value in serve.items()}) as (
+        settings,
+        _,
+    ):
+        yield settings
+
+
+@contextmanager
+def started(home: Path, overrides: Mapping[str, str]) -> Iterator[tuple[Settings, Child]]:
+    """The service, ready, and its process, whose log is ``service.log``."""
+    own = settings_environment({**overrides, "home": str(home), "serve.port": str(_free_port())})
+    with patch.dict(os.environ, own):
+        settings = config.read()
+    environment = {**own, **service_environment(settings)}
     child = Child.start("service", service_command(settings), environment, home / "service.log")
     try:
         _wait(child, settings)
-        yield settings
+        yield settings, child
     finally:
         child.stop()
 

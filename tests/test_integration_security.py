@@ -116,6 +116,8 @@ def test_nothing_goes_round_the_keys_and_no_key_is_ever_logged(
     assert ask.post("/v1/versions/0/activate", headers=admin, params={"hold": 1}).status_code == 200
     assert FilePointer(prepared.pointer).read().held
     assert 'endpoint="/v1/versions/{id}/pin"' in ask.get("/metrics", headers=data).text
+    head = {**data, "x-long": "x" * 400_000}
+    assert ask.get("/v1/model", headers=head).status_code == 431, "the protocol is ours"
     ask.get(FORGED, headers=data)
     form = {"images\r\nforged: line": ("a\nb.png", png(0), "image/png")}
     assert ask.post("/v1/classify", files=form, headers=data).status_code in (400, 422)

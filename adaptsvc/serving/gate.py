@@ -1,8 +1,8 @@
 """What every connection passes before the application: so many at once, bodies in time, and the way out.
 
 An ASGI middleware; it knows nothing of images. BentoML lets nobody set uvicorn's `limit_concurrency`, and its
-own `max_concurrency` answers without Retry-After. Headers that come too slowly are not seen here: uvicorn has
-no limit for them, a proxy in front has.
+own `max_concurrency` answers without Retry-After. Heads that come too slowly are not seen here but by
+`connections`.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from adaptsvc.serving.answers import Classifier
 from adaptsvc.serving.app import Computing, create_app
 from adaptsvc.serving.batching import BatchLimits, buckets
 from adaptsvc.serving.classes import add_classes
+from adaptsvc.serving.connections import Connection, limit_connections
 from adaptsvc.serving.door import Door, DoorMiddleware, check_exposure
 from adaptsvc.serving.drifting import DriftDesk, add_drift
 from adaptsvc.serving.encoder import runtime_of
@@ -63,6 +64,7 @@ LABEL_BUSY_S = 2.0  # how long a label waits for other writers of the stream, be
 DRIFT_POLL_S = 2.0  # how often the gauges of drift look at what the worker wrote
 LABELS_WAITING = 64  # and how many wait at once
 count_by_route()
+limit_connections()
 door = Door()  # closed until a service opens it with the keys of its settings
 
 
@@ -73,6 +75,7 @@ class Adaptsvc:
 
     def __init__(self) -> None:
         settings = config.read()
+        Connection.head_s = settings.serve.head_s
         logging.getLogger("adaptsvc").setLevel(settings.log_level)
         keep_to_one_line()
         end_with_parent()

@@ -1,0 +1,106 @@
+"""What a connection may send before there is a request: so much beside bodies, and its head in time.
+
+A request can be limited where it is answered (`gate`, `door`); a head that never ends never becomes one.
+uvicorn has no limit for either, and BentoML lets nobody choose its protocol. Knows nothing of images.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar, cast
+
+from uvicorn.protocols.http import auto
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_BYTES = 64 * 1024
+CHUNKED = 6  # bytes on the wire for one byte of body, in chunks as small as there are
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's protocol over llhttp's parser, with an end to what is read and waited for.
+
+    `head_s` is the time for a head, from the connection, the answer before it or its first byte, the last
+    of them; then the connection is closed, with a 408 if a part had come. More than `HEAD_BYTES` of a
+    request beside its body (target, headers, chunk framing, trailers) is a 431. What one read of the
+    socket brings at most (256 KiB) can come on top.
+    """
+
+    head_s: ClassVar[float] = 10.0
+
+    _in_head = False
+    _wire_bytes = 0  # of this request, so far
+    _body_bytes = 0
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Somebody connected."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Somebody left, or was sent away."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """A part of a request, or of several."""
+        if self.timeout_keep_alive_task is not None:  # idle until now
+            self._expect_head()
+        self._wire_bytes += len(data)
+        super().data_received(data)
+        if self._wire_bytes > HEAD_BYTES + CHUNKED * self._body_bytes:
+            self._refuse(b"431 Request Header Fields Too Large")
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        self._wire_bytes = self._body_bytes = 0
+        self._in_head = True
+        self._expect_head()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Now there is a request, which others limit."""
+        self._stop_waiting()
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body."""
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        """The next request is waited for from here."""
+        if self._timer is not None:
+            self._stop_waiting()
+            self._expect_head()
+        super().on_response_complete()
+
+    def _expect_head(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.head_s, self._late)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        self._timer = None
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._expect_head()  # it waits for us: a request before this one is being answered
+        else:
+            self._refuse(b"408 Request Timeout")
+
+    def _refuse(self, status: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            rest = b"content-length: 0\r\nconnection: close\r\n\r\n"
+            self.transport.write(b"HTTP/1.1 " + status + b"\r\n" + rest)
+        self.transport.close()
+
+
+def limit_connections() -> None:
+    """Have servers that are started from now on in this process use it."""
+    cast(Any, auto).AutoHTTPProtocol = Connection

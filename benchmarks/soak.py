@@ -1,0 +1,145 @@
+"""Everything at once for a while: `python -m benchmarks.soak --minutes 10`.
+
+The real service with two processes and a real worker on one machine, with `lite`. Clients ask without a
+pause; of what they send a share goes to the stream, the worker learns from it, publishes, and the service
+swaps; every half minute somebody goes back to zero-shot by hand, and the next round takes over again.
+Counted are failed requests, versions that answered, rounds, errors in the logs; memory is that of the
+processes from after their start to the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psutil
+
+from adaptsvc.processes import Child, settings_environment, worker_command
+from benchmarks.figures import Figure, at_most, publish
+from benchmarks.homes import stage
+from benchmarks.pictures import pictures
+from benchmarks.serving import HOST, requests_of, started
+from benchmarks.timeline import NO_VERSION, Client, draw, failed, latency_ms
+
+PICTURES, TICK_S, SETTLED_S = 256, 5.0, 60.0
+BACK_EVERY_S = 30.0
+SERVE = {"serve.poll_interval_s": "0.5", "sample.fraction": "1", "sample.per_second": "16"}
+WORK = {
+    "learn.round_images": "64",
+    "learn.window_images": "64",
+    "learn.passes": "1",
+    "guard.window_classes": "0",  # made-up pictures are of one class
+    "guard.window_sure_share": "0",
+    "guard.agreement": "0",
+    "guard.marginal_entropy_kept": "0",
+}
+TROUBLE = re.compile(r"\b(ERROR|CRITICAL)\b|Traceback")
+MIB = 2**20
+
+
+@dataclass(slots=True)
+class Notes:
+    """What was seen from outside, every few seconds."""
+
+    memory_mib: dict[str, list[float]] = field(default_factory=dict)
+    swaps_s: list[float] = field(default_factory=list)
+    back: int = 0
+
+
+def watch(client: Client, groups: dict[str, Child], url: str, seconds: float) -> Notes:
+    """Note memory, and go back to zero-shot now and then."""
+    notes, serving, next_back_s = Notes(), 0, BACK_EVERY_S
+    with httpx.Client(base_url=url, timeout=30) as asking:
+        while (now_s := client.now_s()) < seconds:
+            for name, child in groups.items():
+                notes.memory_mib.setdefault(name, []).append(_resident_mib(child))
+            version = asking.get("/v1/model").json()["version"]
+            if version != serving:
+                serving = version
+                notes.swaps_s.append(client.now_s())
+            if now_s >= next_back_s:
+                next_back_s += BACK_EVERY_S
+                asking.post("/v1/versions/0/activate").raise_for_status()
+                notes.back += 1
+            time.sleep(TICK_S)
+    return notes
+
+
+def _resident_mib(child: Child) -> float:
+    """Of a process and all that it started."""
+    head = psutil.Process(child.process.pid)
+    family = [head, *head.children(recursive=True)]
+    return sum(each.memory_info().rss for each in family) / MIB
+
+
+def figures_of(client: Client, notes: Notes, home: Path) -> list[Figure]:
+    """The lines of the table."""
+    answers = client.answers
+    seen = {each.version for each in answers} - {NO_VERSION}
+    service_log, worker_log = (
+        (home / f"{name}.log").read_text(errors="replace") for name in ("service", "worker")
+    )
+    minutes = range(int(client.answers[-1].at_s // 60))
+    each_minute = [client.between(60 * minute, 60 * minute + 60) for minute in minutes]
+    figures = [
+        Figure("requests", [float(len(answers))], ""),
+        Figure("failed", [float(failed(answers))], "", at_most(0)),
+        Figure("versions that answered", [float(len(seen))], ""),
+        Figure("rounds that ended in a version", [float(worker_log.count("promoted"))], ""),
+        Figure("back to zero-shot by hand", [float(notes.back)], ""),
+        Figure(
+            "lines of trouble, service", [float(len(TROUBLE.findall(service_log)))], "", at_most(0)
+        ),
+        Figure(
+            "lines of trouble, worker", [float(len(TROUBLE.findall(worker_log)))], "", at_most(0)
+        ),
+        Figure("median, by minute", [latency_ms(a, 0.5) for a in each_minute], "ms"),
+        Figure("p99, by minute", [latency_ms(a, 0.99) for a in each_minute], "ms"),
+    ]
+    settled = int(SETTLED_S / TICK_S)
+    for name, values in notes.memory_mib.items():
+        figures += [
+            Figure(f"RSS of the {name}, after a minute", values[settled : settled + 3], "MiB"),
+            Figure(f"RSS of the {name}, at the end", values[-3:], "MiB"),
+        ]
+    return figures
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run, count and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--images", type=Path, help="folder of JPEGs; made up without")
+    parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--png", type=Path, help="draw latency over time there")
+    args = parser.parse_args(arguments)
+    images = pictures(args.images, PICTURES)
+    with tempfile.TemporaryDirectory(prefix="adaptsvc-bench-") as folder, ExitStack() as stack:
+        home = Path(folder)
+        stage(home, "lite")
+        settings, serving = stack.enter_context(started(home, SERVE))
+        environment = settings_environment({"home": str(home), **WORK})
+        worker = Child.start("worker", worker_command(), environment, home / "worker.log")
+        stack.callback(worker.stop)
+        port = settings.serve.port
+        client = Client(port, requests_of(images, port), args.clients)
+        groups = {"service": serving, "worker": worker}
+        with client.running():
+            notes = watch(client, groups, f"http://{HOST}:{port}", 60 * args.minutes)
+        figures = figures_of(client, notes, home)
+    if args.png is not None:
+        title = f"{args.minutes:g} minutes of {args.clients} clients, rounds and swaps"
+        draw([a for a in client.answers if not a.why], notes.swaps_s, title, args.png)
+    publish("a soak: requests, rounds, swaps", figures, args.json)
+
+
+if __name__ == "__main__":
+    main()
