@@ -161,7 +161,7 @@ def service(home: Path, **serve: object) -> Iterator[Settings]:
 @contextmanager
 def started(home: Path, overrides: Mapping[str, str]) -> Iterator[tuple[Settings, Child]]:
     """The service, ready, and its process, whose log is ``service.log``."""
-    own = settings_environment({**overrides, "home": str(home), "serve.port": str(_free_port())})
+    own = settings_environment({**overrides, "home": str(home), "serve.port": str(free_port())})
     with patch.dict(os.environ, own):
         settings = config.read()
     environment = {**own, **service_environment(settings)}
@@ -190,7 +190,7 @@ def _wait(child: Child, settings: Settings) -> None:
     raise SystemExit(f"the service did not become ready; its last words:\n{words}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]

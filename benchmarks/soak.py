@@ -76,7 +76,7 @@ def _resident_mib(child: Child) -> float:
     """Of a process and all that it started."""
     head = psutil.Process(child.process.pid)
     family = [head, *head.children(recursive=True)]
-    return sum(each.memory_info().rss for each in family) / MIB
+    return float(sum(each.memory_info().rss for each in family)) / MIB
 
 
 def figures_of(client: Client, notes: Notes, home: Path) -> list[Figure]:
