@@ -19,7 +19,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -148,11 +148,14 @@ def requests_of(images: Sequence[bytes], port: int) -> list[bytes]:
 
 
 @contextmanager
-def service(home: Path, **serve: object) -> Iterator[Settings]:
-    """The service over a staged home, ready, with these settings of `serve`."""
-    serve = {**serve, "port": _free_port()}
-    settings = config.read(home=home, serve=serve)
+def service(
+    home: Path, state: Mapping[str, object] | None = None, **serve: object
+) -> Iterator[Settings]:
+    """The service over a staged home, ready, with these settings of `serve` and of `state`."""
+    serve, state = {**serve, "port": _free_port()}, state or {}
+    settings = config.read(home=home, serve=serve, state=state)
     overrides = {"home": str(home), **{f"serve.{key}": str(v) for key, v in serve.items()}}
+    overrides |= {f"state.{key}": str(value) for key, value in state.items()}
     environment = {**settings_environment(overrides), **service_environment(settings)}
     child = Child.start("service", service_command(settings), environment, home / "service.log")
     try:
