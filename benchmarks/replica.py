@@ -45,9 +45,9 @@ class Asked:
     @classmethod
     def of(cls, client: redis.Redis) -> Asked:
         """As of now; this question's own connection is not among them."""
-        info: dict[str, Any] = client.info("all")  # type: ignore[assignment]
+        info: dict[str, Any] = client.info("all")
         return cls(
-            sum(int(each["calls"]) for each in client.info("commandstats").values()),  # type: ignore[union-attr]
+            sum(int(each["calls"]) for each in client.info("commandstats").values()),
             int(info["connected_clients"]) - 1,
             int(info["total_net_output_bytes"]),
         )

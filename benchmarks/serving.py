@@ -149,7 +149,7 @@ def requests_of(images: Sequence[bytes], port: int) -> list[bytes]:
 
 @contextmanager
 def service(
-    home: Path, state: Mapping[str, object] | None = None, **serve: object
+    home: Path, state: Mapping[str, object] | None = None, /, **serve: object
 ) -> Iterator[Settings]:
     """The service over a staged home, ready, with these settings of `serve` and of `state`."""
     serve, state = {**serve, "port": _free_port()}, state or {}
