@@ -75,6 +75,7 @@ schemas: install  ## the schemas of custom resources for the tests; needs the ne
 bench: install  ## the figures of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.swap
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.replica
 	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.streams_log
 	$(BIN)/python -m benchmarks.kafka

@@ -187,7 +187,9 @@ class SampleSettings(Section):
         0.0, ge=0, le=1, description="Share of the answered images that is published; 0 is off."
     )
     per_second: float = Field(
-        5.0, gt=0, description="Most images a second, all service processes together."
+        5.0,
+        gt=0,
+        description="Most images a second, all processes of a service together; each replica has as much.",
     )
     queue_images: int = Field(
         64, ge=1, description="Images that wait to be published, per process; more are dropped."
