@@ -31,6 +31,7 @@ from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.serving.predictor import Predictor
 from adaptsvc.state import State, open_state
 from adaptsvc.streaming import open_log, retention
+from adaptsvc.trials import Places, Trials
 from adaptsvc.types import Task
 from adaptsvc.versions.delta import Head
 from adaptsvc.versions.files import sweep
@@ -146,21 +147,27 @@ def build_worker(
     assignment = Assignment(state, ready.clip, ready.encoder, settings)
     runtime = runtime_of(settings.serve, torch.get_num_threads())
     stream = open_log(settings)
+    trials = _trials(state, settings, observer)
     parts = Parts(
         log=stream,
         store=ready.store,
         pointer=ready.pointer,
         learner=Learner(ready.clip, ready.prompt, ready.encoder, ranks),
-        publisher=Publisher(ready.store, ready.pointer, runtime, settings),
+        publisher=Publisher(
+            ready.store, ready.pointer, runtime, settings, trials.submit if trials else None
+        ),
         preprocess=ready.clip.preprocess,
         observer=observer,
         enforce_retention=retention(stream),
         check_lease=check_lease,
         give_way=lambda stop: give_way(settings.slow, settings.learn.give_way_s, stop),
-        prune=lambda: prune(store, pointer, pins, settings.versions.keep),
+        prune=lambda: prune(
+            store, pointer, pins, settings.versions.keep, trials.candidates() if trials else ()
+        ),
         task=assignment.look,
         is_asked=assignment.is_asked,
         tell_drift=state.board.write,
+        try_candidates=trials.look if trials else _try_none,
     )
     return Worker(parts, settings.working_for(ready.task), stop)
 
@@ -170,6 +177,17 @@ def _work(worker: Worker) -> None:
         worker.run()
     finally:
         worker.dismiss()
+
+
+def _trials(state: State, settings: Settings, observer: Observer) -> Trials | None:
+    """What tries candidates on live images, where the settings ask for it."""
+    if not settings.shadow.fraction:
+        return None
+    return Trials(Places(state.store, state.pointer, state.shadow), settings.shadow, observer)
+
+
+def _try_none(_now: float) -> None:
+    return None
 
 
 def _need_none() -> None:

@@ -37,6 +37,7 @@ from adaptsvc.sections import (
     check_classes,
 )
 from adaptsvc.serve_section import ServeSettings
+from adaptsvc.shadow_section import ShadowSettings
 from adaptsvc.types import Task
 
 SECRET = re.compile(r"key|password", re.IGNORECASE)  # in the name of a setting
@@ -78,6 +79,7 @@ class Settings(BaseSettings):
     learn: LearnSettings = LearnSettings()
     tune: TuneSettings = TuneSettings()
     guard: GuardSettings = GuardSettings()
+    shadow: ShadowSettings = ShadowSettings()
     ood: OodSettings = OodSettings()
     drift: DriftSettings = DriftSettings()
 
@@ -129,6 +131,16 @@ class Settings(BaseSettings):
     def board(self) -> Path:
         """The file in which the worker tells the service of drift."""
         return self.store / "DRIFT"
+
+    @property
+    def shadow_board(self) -> Path:
+        """The file in which the worker tells the service of candidates."""
+        return self.store / "SHADOW"
+
+    @property
+    def shadow_reports(self) -> Path:
+        """The folder in which service processes tell the worker what they found of one."""
+        return self.store / "shadow-reports"
 
     @property
     def lease(self) -> Path:

@@ -10,11 +10,15 @@ from typing import Literal, TypeAlias
 
 from adaptsvc.drift_summary import SignalName
 from adaptsvc.errors import Code
+from adaptsvc.shadow_record import TrialOutcome
+from adaptsvc.trust.shadow import Tally
 from adaptsvc.types import Prediction
 
 Stage: TypeAlias = Literal["queue", "decode", "infer", "postprocess"]
 Shed: TypeAlias = Literal["queue", "deadline", "gone", "connections", "slow_body"]
-Outcome: TypeAlias = Literal["promoted", "refused", "failed", "conflict", "stopped", "skipped"]
+Outcome: TypeAlias = Literal[
+    "promoted", "candidate", "refused", "failed", "conflict", "stopped", "skipped"
+]
 MessageOutcome: TypeAlias = Literal["learned", "dead_letter", "duplicate"]
 LabelTrouble: TypeAlias = Literal[
     "again", "contradicts", "unknown_class", "expired", "crowded_out", "image_gone", "bad_image"
@@ -23,6 +27,7 @@ SwapFailure: TypeAlias = Code | Literal["model", "pointer", "state"]
 Denial: TypeAlias = Literal[
     "no_key", "bad_key", "role", "not_loopback", "foreign_page", "too_large", "closed"
 ]
+ShadowOutcome: TypeAlias = Literal["agreed", "differed", "dropped", "failed"]
 SampleOutcome: TypeAlias = Literal["published", "over_cap", "queue_full", "log_refused", "stopping"]
 
 
@@ -94,6 +99,15 @@ class Observer:
 
     def drifted(self, signal: SignalName, effect: float, alarm: bool) -> None:
         """A signal of drift is so far from the reference, and is or is no alarm."""
+
+    def shadowed(self, outcome: ShadowOutcome) -> None:
+        """A chosen live image was answered by a candidate too, or was not."""
+
+    def shadow_figures(self, tally: Tally) -> None:
+        """All service processes together found this of a candidate so far."""
+
+    def shadow_decided(self, outcome: TrialOutcome) -> None:
+        """A candidate's trial on live images is over."""
 
     def went_back(self) -> None:
         """An earlier version serves again after too many refused rounds."""

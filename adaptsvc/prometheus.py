@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from adaptsvc.drift_summary import SignalName
 from adaptsvc.metric_kinds import PREFIX, counter, gauge, histogram
@@ -21,10 +21,13 @@ from adaptsvc.metrics import (
     Observer,
     Outcome,
     SampleOutcome,
+    ShadowOutcome,
     Shed,
     Stage,
     SwapFailure,
 )
+from adaptsvc.shadow_record import Figures, TrialOutcome
+from adaptsvc.trust.shadow import Tally
 from adaptsvc.types import Prediction
 from adaptsvc.versions.manifest import Method
 
@@ -33,7 +36,9 @@ SHARE_BUCKETS = tuple(step / 20 for step in range(1, 20))
 OOD_BUCKETS = (*range(-60, 0, 4), 0.0, *SHARE_BUCKETS, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 TOPICS = ("images.unlabeled", "images.labeled")  # what the worker reads
+ROUND_BUCKETS = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+SHADOW_FIGURES = {"images", "agreement", "confidence_shift", "latency_ratio"}
 
 
 class PrometheusObserver(Observer):
@@ -54,6 +59,7 @@ class PrometheusObserver(Observer):
         self._labeling(registry)
         self._judging(registry)
         self._drifting(registry)
+        self._shadowing(registry)
         self._sharing(registry)
 
     def _serving(self, registry: CollectorRegistry) -> None:
@@ -155,12 +161,7 @@ class PrometheusObserver(Observer):
             topic=TOPICS,
             outcome=get_args(MessageOutcome),
         )
-        self._lag = Gauge(
-            f"{PREFIX}_stream_lag_messages",
-            "Messages not read yet.",
-            registry=registry,
-            multiprocess_mode="mostrecent",
-        )
+        self._lag = gauge("stream_lag_messages", "Messages not read yet.", registry)
         self._rounds = counter(
             "rounds_total",
             "Rounds, by outcome.",
@@ -168,20 +169,14 @@ class PrometheusObserver(Observer):
             method=get_args(Method),
             outcome=get_args(Outcome),
         )
-        self._round_seconds = Histogram(
-            f"{PREFIX}_round_seconds",
-            "Time of one round.",
-            buckets=(1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000),
-            registry=registry,
+        self._round_seconds = histogram(
+            "round_seconds", "Time of one round.", registry, ROUND_BUCKETS
         )
         self._round_images = counter(
             "round_images_total", "Images rounds have stepped on.", registry
         )
-        self._checkpoint = gauge(
-            "checkpoint_timestamp_seconds",
-            "Unix time of the last checkpoint; its age is time() minus it.",
-            registry,
-        )
+        age = "Unix time of the last checkpoint; its age is time() minus it."
+        self._checkpoint = gauge("checkpoint_timestamp_seconds", age, registry)
         self._refused_checkpoints = counter(
             "checkpoints_refused_total",
             "Checkpoints that a starting worker could not read; it took the one before, or none.",
@@ -235,6 +230,23 @@ class PrometheusObserver(Observer):
         )
         self._drift_alarm = gauge(
             "drift_alarm", "1 while a signal of drift is an alarm.", registry, ["signal"]
+        )
+
+    def _shadowing(self, registry: CollectorRegistry) -> None:
+        self._shadowed = counter(
+            "shadow_images_total",
+            "Live images chosen for a candidate, by what came of it.",
+            registry,
+            outcome=get_args(ShadowOutcome),
+        )
+        self._shadow = gauge(
+            "shadow", "Of the candidate tried last, by figure.", registry, ["figure"]
+        )
+        self._trials = counter(
+            "shadow_decisions_total",
+            "Trials that are over.",
+            registry,
+            outcome=get_args(TrialOutcome),
         )
 
     def _sharing(self, registry: CollectorRegistry) -> None:
@@ -349,6 +361,19 @@ class PrometheusObserver(Observer):
         """A signal of drift is so far from the reference, and is or is no alarm."""
         self._drift.labels(signal).set(effect)
         self._drift_alarm.labels(signal).set(1 if alarm else 0)
+
+    def shadowed(self, outcome: ShadowOutcome) -> None:
+        """A chosen live image was answered by a candidate too, or was not."""
+        self._shadowed.labels(outcome).inc()
+
+    def shadow_figures(self, tally: Tally) -> None:
+        """All service processes together found this of a candidate so far."""
+        for name, value in Figures.of(tally).model_dump(include=SHADOW_FIGURES).items():
+            self._shadow.labels(name).set(value or 0.0)
+
+    def shadow_decided(self, outcome: TrialOutcome) -> None:
+        """A candidate's trial on live images is over."""
+        self._trials.labels(outcome).inc()
 
     def went_back(self) -> None:
         """An earlier version serves again after too many refused rounds."""

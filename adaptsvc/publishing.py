@@ -5,6 +5,7 @@ It knows nothing of streams, of how the candidate was learned, or of what speaks
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +33,7 @@ class Decision:
     """What became of a candidate.
 
     Attributes:
-        outcome: promoted, refused by the guard, or overtaken by another promotion.
+        outcome: promoted, a candidate on trial, refused by the guard, or overtaken by another promotion.
         version: its id, or the one that goes on serving.
         reasons: why it does not serve; empty when it does.
         evidence: what was found out about it.
@@ -52,19 +53,26 @@ class Publisher:
         pointer: which one serves.
         runtime: where candidates are tried.
         settings: the worker's.
+        submit: put a version and its parent on trial, instead of promoting it at once.
     """
 
     def __init__(
-        self, store: Store, pointer: Pointer, runtime: Runtime, settings: Settings
+        self,
+        store: Store,
+        pointer: Pointer,
+        runtime: Runtime,
+        settings: Settings,
+        submit: Callable[[int, int], None] | None = None,
     ) -> None:
         self._store = store
         self._pointer = pointer
         self._runtime = runtime
         self._settings = settings
+        self._submit = submit
         self._examiner = Examiner(store, runtime, settings)
 
     def decide(self, learner: Learner, candidate: Candidate, context: RoundContext) -> Decision:
-        """Try a candidate; publish and promote it, or keep it as refused.
+        """Try a candidate; publish it and promote it or put it on trial, or keep it as refused.
 
         Raises:
             ParityError: ONNX Runtime does not answer as torch does.
@@ -94,6 +102,9 @@ class Publisher:
             self._store.refuse(draft, candidate.delta, head, evidence.reasons)
             return Decision("refused", parent, evidence.reasons, evidence)
         manifest = self._store.publish(draft, candidate.delta, head, record=context.record)
+        if self._submit is not None:
+            self._submit(manifest.id, parent)
+            return Decision("candidate", parent, (), evidence)
         try:
             self._pointer.compare_and_set(parent, manifest.id)
         except PromotionConflictError as exc:

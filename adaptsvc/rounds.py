@@ -22,6 +22,8 @@ from adaptsvc.errors import (
     NonFiniteStepError,
     PromotionConflictError,
     StateError,
+    StateUnavailableError,
+    VersionError,
     VersionTooLargeError,
 )
 from adaptsvc.evidence import Evidence, RoundContext, guard_limits
@@ -30,6 +32,7 @@ from adaptsvc.learner import Candidate, Learner
 from adaptsvc.metrics import Observer, Outcome
 from adaptsvc.publishing import Publisher
 from adaptsvc.recording import record_images, record_labels, this_machine
+from adaptsvc.shadow_record import Verdict
 from adaptsvc.trust.guard import judge_labels, judge_window
 from adaptsvc.trust.patience import Action, Patience, PatienceLimits, after
 from adaptsvc.trust.patience import Outcome as Trial
@@ -39,6 +42,7 @@ from adaptsvc.versions.round_record import Kind, RoundRecord
 from adaptsvc.versions.store import Store
 
 log = logging.getLogger(__name__)
+TIMEOUT = "shadow_timeout"
 SEED_STEP = 1_000_003  # rounds of two seeds do not share draws
 
 
@@ -64,7 +68,7 @@ class Round:
     Attributes:
         number: counted from 1.
         method: the objective.
-        outcome: promoted, refused, failed, conflict, or skipped.
+        outcome: promoted, candidate (on trial before it may serve), refused, failed, conflict, or skipped.
         version: the one that serves now.
         parent: the version it started from.
         reasons: why nothing new serves; empty when it does.
@@ -265,6 +269,23 @@ class Rounds:
             return record_images(context.samples, machine)
         return record_labels(intake.labels.training, machine)
 
+    def tried(self, verdict: Verdict) -> Action:
+        """Count what a trial on live images came to, and go back when it is too much."""
+        if verdict.outcome == "overtaken" or TIMEOUT in verdict.reasons:
+            return "continue"  # that was not for the candidate to change
+        serving = verdict.version if verdict.outcome == "promoted" else verdict.parent
+        try:
+            action, _ = self._bear(verdict.outcome, None, serving)
+            found = self._parts.store.manifest(verdict.version).metrics
+        except (StateUnavailableError, VersionError) as exc:
+            log.warning(
+                "what the trial of version %d means is not counted: %s", verdict.version, exc
+            )
+            return "continue"
+        if verdict.outcome == "promoted" and "accuracy_estimate" in found:
+            self._parts.observer.estimated(found["accuracy_estimate"])
+        return action
+
     def _bear(
         self, outcome: Outcome, evidence: Evidence | None, version: int
     ) -> tuple[Action, int]:
@@ -304,6 +325,7 @@ class Rounds:
 
 TRIALS: dict[Outcome, Trial] = {
     "promoted": "accepted",
+    "candidate": "skipped",  # it counts when its trial is over
     "conflict": "accepted",
     "refused": "refused",
     "failed": "refused",

@@ -17,7 +17,9 @@ from adaptsvc.versions.lease import FileLease, Lease
 from adaptsvc.versions.pins import FilePins, Pins
 from adaptsvc.versions.pointer import FilePointer, Pointer
 from adaptsvc.versions.remembered import Remembered
+from adaptsvc.versions.reports import FileReports
 from adaptsvc.versions.seal import Seal
+from adaptsvc.versions.shadow_desk import ShadowDesk
 from adaptsvc.versions.shared import SharedStore
 from adaptsvc.versions.store import Store, VersionStore
 from adaptsvc.versions.tasks import FileTasks, Tasks
@@ -35,6 +37,7 @@ class State:
         tasks: which classes people ask for.
         lease: the right to write, not taken yet.
         board: what the worker says of drift.
+        shadow: what is known of candidates that are tried on live images.
         watch: has a function called when the pointer moved, and returns what ends that. Nothing may come:
             whoever watches polls as well.
     """
@@ -46,6 +49,7 @@ class State:
     tasks: Tasks
     lease: Lease
     board: Board
+    shadow: ShadowDesk
     watch: Callable[[Callable[[], None]], Callable[[], None]]
 
 
@@ -74,18 +78,20 @@ def _in_files(settings: Settings, *, fenced: bool) -> State:
     pointer = FilePointer(settings.pointer, fence=fence)
     tasks, board = FileTasks(settings.tasks, fence=fence), FileBoard(settings.board)
     pins = FilePins(settings.pins)
-    return State(store, pointer, pointer, pins, tasks, lease, board, _never)
+    shadow = ShadowDesk(FileBoard(settings.shadow_board), FileReports(settings.shadow_reports))
+    return State(store, pointer, pointer, pins, tasks, lease, board, shadow, _never)
 
 
 def _in_redis(settings: Settings, observer: Observer, *, fenced: bool) -> State:
     try:  # the client is an extra, and takes half a second to load
-        from adaptsvc.redis.board import RedisBoard
+        from adaptsvc.redis.board import SHADOW, RedisBoard
         from adaptsvc.redis.depot import RedisDepot
         from adaptsvc.redis.lease import NoLease, RedisLease
         from adaptsvc.redis.link import Link
         from adaptsvc.redis.notices import Notices
         from adaptsvc.redis.pins import RedisPins
         from adaptsvc.redis.pointer import RedisPointer
+        from adaptsvc.redis.reports import RedisReports
         from adaptsvc.redis.tasks import RedisTasks
     except ModuleNotFoundError as exc:
         raise ConfigError(
@@ -104,7 +110,9 @@ def _in_redis(settings: Settings, observer: Observer, *, fenced: bool) -> State:
 
     lasting = Remembered(pointer, settings.last_seen)
     tasks, board = RedisTasks(link, fence), RedisBoard(link, fence)
-    return State(store, pointer, lasting, RedisPins(link), tasks, lease, board, watch)
+    shadow = ShadowDesk(RedisBoard(link, fence, SHADOW), RedisReports(link, fence))
+    pins = RedisPins(link)
+    return State(store, pointer, lasting, pins, tasks, lease, board, shadow, watch)
 
 
 def seal_of(settings: VersionsSettings) -> Seal:

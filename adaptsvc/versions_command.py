@@ -105,7 +105,8 @@ def prune_versions(
     """Delete the weights of old versions, as the worker does after each promotion."""
     desk, state = _open()
     keep = config.read().versions.keep
-    plan = make_plan(desk.store, desk.pointer, desk.pins, keep)
+    tried = state.shadow.read().versions
+    plan = make_plan(desk.store, desk.pointer, desk.pins, keep, tried)
     if as_json:
         typer.echo(json.dumps({"removed": plan.removed, "kept": dict(plan.kept)}, indent=1))
     else:
@@ -115,7 +116,7 @@ def prune_versions(
         _table("", ("version", "why it stays"), rows)
     if not dry_run:
         with _writing(state):
-            done = prune(desk.store, desk.pointer, desk.pins, keep)
+            done = prune(desk.store, desk.pointer, desk.pins, keep, tried)
         typer.echo(f"{len(done.versions)} versions and {len(done.bases)} bases deleted", err=True)
 
 
@@ -140,8 +141,10 @@ app.command("reproduce", epilog=REPRODUCE_EXAMPLE)(reproduce)
 
 
 def _open() -> tuple[Desk, State]:
-    state = open_state(config.read())
-    return Desk(state.store, state.pointer, state.pins), state
+    settings = config.read()
+    state = open_state(settings)
+    shadow = state.shadow if settings.shadow.fraction else None
+    return Desk(state.store, state.pointer, state.pins, shadow), state
 
 
 @contextmanager
@@ -167,6 +170,7 @@ def _cells(entry: Entry, *, held: bool) -> tuple[str, ...]:
     manifest = entry.manifest
     serving = ("held" if held else "*") if entry.serving else ""
     marks = ["pinned"] * bool(entry.pinned) + ["pruned"] * (entry.condition == "pruned")
+    marks += [entry.shadow] * bool(entry.shadow)
     if manifest is None:
         return str(entry.id), serving, "", "", "", "", "", " ".join([*marks, entry.code])
     agreement = manifest.metrics.get("guard_agreement")

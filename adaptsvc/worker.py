@@ -31,6 +31,7 @@ from adaptsvc.metrics import Observer
 from adaptsvc.publishing import Publisher
 from adaptsvc.resuming import places
 from adaptsvc.rounds import Round, Rounds, StopRound
+from adaptsvc.shadow_record import Verdict
 from adaptsvc.source import Source
 from adaptsvc.streaming import EVENTS, IMAGES, LABELS
 from adaptsvc.trust.patience import Patience
@@ -76,6 +77,7 @@ class Parts:
     task: Callable[[Task], Task] = lambda ours: ours
     is_asked: Callable[[], bool] = lambda: False
     tell_drift: Callable[[bytes], object] = lambda _summary: None
+    try_candidates: Callable[[float], Verdict | None] = lambda _now: None
 
 
 class Worker:
@@ -177,15 +179,31 @@ class Worker:
             self._stop.wait(POLL_TIMEOUT_S)  # nothing to read, and no round to run
         kind = None if paused else self._rounds.due(self._intake)
         done = None if kind is None else self._round(kind, now)
-        if done is not None and done.outcome == "promoted":
-            self._watch.rebuild(done.version, now)
+        promoted = [done.version] if done is not None and done.outcome == "promoted" else []
+        promoted += self._tried(now)
+        for version in promoted:
+            self._watch.rebuild(version, now)
         self._watch.tell(now)
         interval_s = self._settings.learn.checkpoint_interval_s
         if done is not None or (self._dirty and _is_over(now, self._checkpointed_at, interval_s)):
             self._checkpoint(now)
-        if done is not None and done.outcome == "promoted":
+        if promoted:
             self._prune()
         return Tick(len(messages), dead, done)
+
+    def _tried(self, now: float) -> list[int]:
+        """Go on with the trials of candidates; the version that one of them let serve."""
+        try:
+            if (verdict := self._parts.try_candidates(now)) is None:
+                return []
+        except StateUnavailableError as exc:
+            log.warning("the candidate on trial is looked at again in a while: %s", exc)
+            return []
+        self._dirty = True
+        action = self._rounds.tried(verdict)
+        event = {"event": f"shadow_{verdict.outcome}", **verdict.model_dump(), "action": action}
+        self._append(str(verdict.version), json.dumps(event).encode())
+        return [verdict.version] if verdict.outcome == "promoted" else []
 
     def _prune(self) -> None:
         """Delete old versions; what cannot be deleted now is tried again with the next retention."""

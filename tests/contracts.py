@@ -81,6 +81,14 @@ SUITES = (
         },
     ),
     Suite(
+        "Reports of the service",
+        f"{STATE}.versions.contract_reports:ReportsContract",
+        {
+            "file": f"{STATE}.versions.test_reports:TestFileReports",
+            "Redis": f"{STATE}.redis.test_reports:TestRedisReports",
+        },
+    ),
+    Suite(
         "Lease",
         f"{STATE}.versions.contract_lease:LeaseContract",
         {

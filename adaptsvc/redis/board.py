@@ -8,7 +8,7 @@ from adaptsvc.redis.lease import FENCE, LOST, Fence
 from adaptsvc.redis.link import Link
 from adaptsvc.versions.lease import lost
 
-DRIFT = "drift"
+DRIFT, SHADOW = "drift", "shadow"
 # KEYS: lease, text. ARGV: fence, text.
 WRITE = FENCE + "redis.call('SET', KEYS[2], ARGV[2])\nreturn {'written'}"
 
@@ -19,12 +19,13 @@ class RedisBoard:
     Args:
         link: to Redis.
         fence: what its writes show.
+        name: of the text.
     """
 
-    def __init__(self, link: Link, fence: Fence) -> None:
+    def __init__(self, link: Link, fence: Fence, name: str = DRIFT) -> None:
         self._link = link
         self._fence = fence
-        self._key = link.key(DRIFT)
+        self._key = link.key(name)
 
     def read(self) -> bytes | None:
         """See `Board`."""

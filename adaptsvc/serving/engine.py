@@ -60,6 +60,9 @@ class Decoded:
 # have pixels. Called once, in a thread of the engine.
 Finish: TypeAlias = Callable[[Predictor, Sequence[Decoded], Float32], Any]
 
+# Shown what was answered, after it was: by which predictor, and the images with pixels and their embeddings.
+Shown: TypeAlias = Callable[[Predictor, Sequence[Decoded], Float32], None]
+
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
@@ -137,6 +140,7 @@ class Engine:
         self._checks: deque[Future[None]] = deque()
         self._running: dict[int, float] = {}  # since when each thread is in an inference call
         self._closing = False
+        self._shown: Shown | None = None
         self._threads = [
             threading.Thread(target=self._run, name=f"infer-{number}", daemon=True)
             for number in range(limits.inferences)
@@ -146,6 +150,10 @@ class Engine:
         """Begin to infer."""
         for thread in self._threads:
             thread.start()
+
+    def show(self, shown: Shown) -> None:
+        """Have this called after each batch was answered; it returns at once and never fails."""
+        self._shown = shown
 
     def close(self, timeout_s: float) -> None:
         """Take no more, and end when what is inside is done or the time is over; harmless twice."""
@@ -307,6 +315,9 @@ class Engine:
             self._finish(job, predictor, embeddings[first : first + images])
             first += images
             self._observe(job, started, infer_s)
+        if self._shown is not None:
+            answered = [image for job in jobs for image in job.images if image.pixels is not None]
+            self._shown(predictor, answered, embeddings)
 
     def _decode_again(self, job: _Job, preprocess: Preprocess) -> None:
         """A base with other preprocessing came between decoding and inference; it is rare."""

@@ -116,7 +116,7 @@ class Live:
     def follow(self, stop: Waits, interval_s: float) -> None:
         """Poll until told to stop; runs in a thread of its own, at a lower priority."""
         if self._runtime.threads == 1:  # a session's own threads would inherit the priority
-            _lower_priority()
+            lower_priority()
         while not stop.wait(interval_s):
             try:
                 self.poll()
@@ -129,7 +129,7 @@ class Live:
         assert wanted.version is not None
         before, since, started = self.current, self.since, self._clock()
         try:
-            predictor = self._prepare(wanted.version)
+            predictor = self.prepare(wanted.version)
             seconds = self._clock() - started
             self.current, self.since = predictor, datetime.now(UTC)
             if _shares_session(predictor, before):
@@ -145,7 +145,7 @@ class Live:
         self._observer.fell_back(predictor.encoder.provider != PROVIDERS[self._runtime.device])
         log.info("version %d serves, ready in %.0f ms", wanted.version, 1000 * seconds)
 
-    def _prepare(self, version_id: int) -> Predictor:
+    def prepare(self, version_id: int) -> Predictor:
         """A version ready to serve: a new session has passed the self-test, which also warms it up.
 
         A delta that is fed to the session that serves is ready once its digests, names and shapes are right:
@@ -191,7 +191,7 @@ def _shares_session(predictor: Predictor, before: Predictor | None) -> bool:
     return before is not None and predictor.encoder.session is before.encoder.session
 
 
-def _lower_priority() -> None:
+def lower_priority() -> None:
     """Let requests run before the building of a session (Linux: priority is per thread)."""
     try:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), SWAP_NICENESS)

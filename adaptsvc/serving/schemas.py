@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from adaptsvc.drift_summary import DriftSummary
+from adaptsvc.shadow_record import ShadowSummary
 from adaptsvc.types import Prediction
 from adaptsvc.versions.history import Condition, Entry
 from adaptsvc.versions.manifest import Calibration, Manifest, OodRule
@@ -121,6 +122,7 @@ class VersionSummary(_Schema):
     signed: bool | None = Field(description="Null where the manifest cannot be believed.")
     code: str | None = Field(description="Why no service takes it, for machines.")
     reason: str | None = Field(description="The same for people.")
+    shadow: str | None = Field(description="Tried on live images, or waiting; it does not serve.")
     parent: int | None
     method: str | None
     created_at: datetime | None
@@ -176,7 +178,12 @@ class History(_Schema):
     before: int | None = Field(
         description="Ask with `before` of this for older ones; null: no more."
     )
-    refused: tuple[RefusedCandidate, ...] = Field(description="By the guard, oldest first.")
+    refused: tuple[RefusedCandidate, ...] = Field(
+        description="By the guard or on live images, oldest first."
+    )
+    shadow: ShadowSummary | None = Field(
+        description="Candidates tried on live images; null where `shadow.fraction` is 0."
+    )
 
 
 class Activated(_Schema):
@@ -204,6 +211,7 @@ def _summary(entry: Entry) -> dict[str, Any]:
         "signed": None if manifest is None else manifest.signature is not None,
         "code": entry.code or None,
         "reason": entry.reason or None,
+        "shadow": entry.shadow or None,
         "parent": None if manifest is None else manifest.parent,
         "method": None if manifest is None else manifest.method,
         "created_at": None if manifest is None else manifest.created_at,

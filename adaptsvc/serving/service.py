@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +25,7 @@ from adaptsvc.images import ImageLimits, decode
 from adaptsvc.logs import keep_to_one_line
 from adaptsvc.metric_files import reserve_room
 from adaptsvc.metrics import Observer
-from adaptsvc.pressure import Alert
+from adaptsvc.pressure import Alert, is_pressed
 from adaptsvc.processes import end_with_parent
 from adaptsvc.prometheus import PrometheusObserver
 from adaptsvc.serving.answers import Classifier
@@ -46,10 +47,11 @@ from adaptsvc.serving.mounted import count_by_route, mounted
 from adaptsvc.serving.page import add_page, assets
 from adaptsvc.serving.requests import RequestLimits
 from adaptsvc.serving.sampling import Sampler, SamplingLimits
+from adaptsvc.serving.shadow import Shadow, Surroundings
 from adaptsvc.serving.tensors import add_tensors
 from adaptsvc.serving.versioning import add_versions
 from adaptsvc.serving.waiting import Desk
-from adaptsvc.state import open_state
+from adaptsvc.state import State, open_state
 from adaptsvc.streaming import open_log
 from adaptsvc.trust.sequential import threshold
 from adaptsvc.versions.board import Board
@@ -102,6 +104,7 @@ class Adaptsvc:
         self._settings = settings
         self._sampler = sampler_of(settings, observer)
         self._engine = engine_of(settings, self._live, observer)
+        self._shadow = shadow_of(settings, state, self._live, observer)
         self._health = health_of(settings, self._engine, observer)
         self._labels = LabelDesk(lambda: open_log(settings, busy_timeout_s=LABEL_BUSY_S))
         self._leaving = Leaving(settings.serve.drain_notice_s)
@@ -111,7 +114,9 @@ class Adaptsvc:
         classifier = Classifier(observer, sample=self._sampler.offer)
         served = create_app(self._live, desk=desk, classifier=classifier, limits=limits)
         add_tensors(served, self._live, desk, limits, self._health.unproven)
-        add_versions(served, VersionDesk(state.store, state.lasting, state.pins), door)
+        shadow = state.shadow if self._shadow else None
+        history = VersionDesk(state.store, state.lasting, state.pins, shadow)
+        add_versions(served, history, door)
         tasks = TaskDesk(state.store, state.pointer, state.tasks)
         add_classes(served, self._live, tasks, door)
         add_drift(served, self._live, self._drift)
@@ -148,6 +153,8 @@ class Adaptsvc:
         self._health.close()
         self._engine.close(timeout_s=self._settings.serve.drain_s)
         self._sampler.close(self._settings.sample.flush_s)
+        if self._shadow is not None:
+            self._shadow.close()
         self._unwatch()
         self._alarm.stop()
         self._drift_stop.set()
@@ -156,6 +163,9 @@ class Adaptsvc:
 
     def _start(self) -> None:
         self._sampler.start()
+        if self._shadow is not None:
+            self._engine.show(self._shadow.offer)
+            self._shadow.start()
         self._engine.start()
         self._health.start()
         self._follower.start()
@@ -197,6 +207,20 @@ def engine_of(settings: Settings, live: Live, observer: Observer) -> Engine:
         ),
         observer=observer,
     )
+
+
+def shadow_of(settings: Settings, state: State, live: Live, observer: Observer) -> Shadow | None:
+    """What has candidates answer live images too, where the settings ask for it."""
+    if not settings.shadow.fraction:
+        return None
+    around = Surroundings(
+        desk=state.shadow,
+        prepare=live.prepare,
+        is_slow=lambda: is_pressed(settings.slow, time.time()),
+        own_priority=settings.serve.call_threads == 1,
+        poll_interval_s=settings.serve.poll_interval_s,
+    )
+    return Shadow(around, settings.shadow, observer)
 
 
 def health_of(settings: Settings, engine: Engine, observer: Observer) -> Health:

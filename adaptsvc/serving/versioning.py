@@ -60,6 +60,7 @@ def _add_readers(app: FastAPI, desk: Desk) -> None:
                 versions=tuple(VersionSummary.of(entry) for entry in desk.entries(ids[-limit:])),
                 before=ids[-limit] if len(ids) > limit else None,
                 refused=tuple(RefusedCandidate.of(refusal) for refusal in desk.refusals()),
+                shadow=desk.shadow_summary(),
             )
 
     @app.get("/v1/versions/{id}", responses=_errors(404, 503))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from adaptsvc.errors import StateError, VersionError
+from adaptsvc.shadow_record import ShadowSummary
 from adaptsvc.versions.manifest import Manifest
 from adaptsvc.versions.pins import Pins
 from adaptsvc.versions.pointer import Current, Pointer
 from adaptsvc.versions.refusals import Refusal
+from adaptsvc.versions.shadow_desk import ShadowDesk
 from adaptsvc.versions.store import Store
 
 Condition: TypeAlias = Literal["kept", "pruned", "refused"]
@@ -29,6 +31,7 @@ class Entry:
         manifest: what it says of itself; None where that cannot be believed.
         code: why it is refused, in a word; empty where it is not.
         reason: the same for people.
+        shadow: how it stands as a candidate: on trial, or waiting; empty where it is none.
     """
 
     id: int
@@ -38,6 +41,7 @@ class Entry:
     manifest: Manifest | None
     code: str = ""
     reason: str = ""
+    shadow: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +52,13 @@ class Desk:
         store: where versions are.
         pointer: which one serves.
         pins: which are kept.
+        shadow: which are tried on live images; None where nothing is.
     """
 
     store: Store
     pointer: Pointer
     pins: Pins
+    shadow: ShadowDesk | None = None
 
     def ids(self) -> list[int]:
         """Every version there is or was, ascending."""
@@ -61,12 +67,16 @@ class Desk:
     def entries(self, ids: list[int]) -> list[Entry]:
         """These versions, by what their manifests say."""
         kept, pinned, serving = set(self.store.ids()), self._pinned(), self.pointer.read().version
+        tried = self._tried()
         return [
-            self._entry(
-                each,
-                kept=each in kept,
-                pinned=None if pinned is None else each in pinned,
-                serving=each == serving,
+            replace(
+                self._entry(
+                    each,
+                    kept=each in kept,
+                    pinned=None if pinned is None else each in pinned,
+                    serving=each == serving,
+                ),
+                shadow=tried.get(each, ""),
             )
             for each in ids
         ]
@@ -91,6 +101,13 @@ class Desk:
     def refusals(self) -> list[Refusal]:
         """The candidates that the guard refused, oldest first."""
         return self.store.refusals()
+
+    def shadow_summary(self) -> ShadowSummary | None:
+        """What is known of candidates on trial; None where nothing is tried, or while it is out of reach."""
+        try:
+            return None if self.shadow is None else self.shadow.summary()
+        except StateError:  # the history is told without it
+            return None
 
     def activate(self, version: int, *, hold: bool) -> Current:
         """Make a version serve; the next round starts from it. With `hold` there is none until it ends.
@@ -140,6 +157,12 @@ class Desk:
             return self.pins.read()
         except StateError:  # the history is told without them
             return None
+
+    def _tried(self) -> Mapping[int, str]:
+        try:
+            return {} if self.shadow is None else self.shadow.read().versions
+        except StateError:
+            return {}
 
     def _must_be(self, version: int) -> None:
         if version not in self.ids():

@@ -1,9 +1,9 @@
 """Which versions stay, and the deletion of the others; it knows nothing of where they are kept.
 
-Kept are the newest, the pinned, the one that serves, and of each of these the parent, which a worker goes
-back to and a round is run again from, and the zero-shot version it goes back to in the end; and the first
-version. Of the others the manifest stays, so that the history and the line of descent are whole; the weights
-go, and with them the bases that no version is a delta to any more.
+Kept are the newest, the pinned, the candidates on trial, the one that serves, and of each of these the
+parent, which a worker goes back to and a round is run again from, and the zero-shot version it goes back to
+in the end; and the first version. Of the others the manifest stays, so that the history and the line of
+descent are whole; the weights go, and with them the bases that no version is a delta to any more.
 """
 
 from __future__ import annotations
@@ -83,8 +83,10 @@ def plan(
     return Plan(kept, tuple(sorted(set(existing) - set(kept))))
 
 
-def make_plan(store: Store, pointer: Pointer, pins: Pins, keep: int) -> Plan:
-    """Which versions of a store stay.
+def make_plan(
+    store: Store, pointer: Pointer, pins: Pins, keep: int, tried: Collection[int] = ()
+) -> Plan:
+    """Which versions of a store stay; those that are tried, or wait for it, do.
 
     Raises:
         StateError: the shared state does not answer.
@@ -98,10 +100,13 @@ def make_plan(store: Store, pointer: Pointer, pins: Pins, keep: int) -> Plan:
         except VersionError as exc:
             log.warning("version %d stays for now: %s", version, exc)
     serving, pinned = pointer.read().version, pins.read()
-    return plan(parents, existing, keep=keep, serving=serving, pinned=pinned)
+    stay = pinned.union(tried)
+    return plan(parents, existing, keep=keep, serving=serving, pinned=stay)
 
 
-def prune(store: Store, pointer: Pointer, pins: Pins, keep: int) -> Pruned:
+def prune(
+    store: Store, pointer: Pointer, pins: Pins, keep: int, tried: Collection[int] = ()
+) -> Pruned:
     """Delete what need not stay; what came to serve or was pinned meanwhile does.
 
     Raises:
@@ -109,7 +114,7 @@ def prune(store: Store, pointer: Pointer, pins: Pins, keep: int) -> Pruned:
         StateError: the shared state does not answer; what was deleted so far is.
     """
     removed = []
-    for version in make_plan(store, pointer, pins, keep).removed:
+    for version in make_plan(store, pointer, pins, keep, tried).removed:
 
         def act(version: int = version) -> None:
             if pointer.read().version != version and store.prune(version):

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from adaptsvc.metrics import Observer
 from adaptsvc.prometheus import PrometheusObserver
+from adaptsvc.trust.shadow import Tally
 from adaptsvc.types import ClassProbability, Prediction
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +70,22 @@ EVENTS: dict[str, tuple[Callable[[Observer], None], list[Change]]] = {
     "swap_failed": (
         lambda observer: observer.swap_failed("altered"),
         [("adaptsvc_swaps_total", {"outcome": "altered"}, 1)],
+    ),
+    "shadowed": (
+        lambda observer: observer.shadowed("differed"),
+        [("adaptsvc_shadow_images_total", {"outcome": "differed"}, 1)],
+    ),
+    "shadow_figures": (
+        lambda observer: observer.shadow_figures(Tally(images=4, agreed=3, shift=-0.4)),
+        [
+            ("adaptsvc_shadow", {"figure": "images"}, 4),
+            ("adaptsvc_shadow", {"figure": "agreement"}, 0.75),
+            ("adaptsvc_shadow", {"figure": "confidence_shift"}, -0.1),
+        ],
+    ),
+    "shadow_decided": (
+        lambda observer: observer.shadow_decided("overtaken"),
+        [("adaptsvc_shadow_decisions_total", {"outcome": "overtaken"}, 1)],
     ),
     "refusing": (
         lambda observer: observer.refusing(True),
