@@ -34,9 +34,7 @@ from adaptsvc.versions.shadow_desk import ShadowDesk
 
 log = logging.getLogger(__name__)
 REPORT_EVERY_S = 1.0
-TIMED_EVERY = (
-    4  # of so many images one is computed by the version that serves too, to compare times
-)
+TIMED_EVERY = 4  # of so many images one is computed by what serves too, to compare times
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +212,8 @@ class Shadow:
         images = answered.pixels[None]
         served_s = 0.0
         try:
-            if (
-                timed and tally.pairs % 2
-            ):  # in turns, so that neither is always the one with a warm cache
+            # In turns, so that neither is always the one with a warm cache.
+            if timed and tally.pairs % 2:
                 served_s = self._seconds(answered.served, images)[1]
             embedding, candidate_s = self._seconds(candidate, images)
             if timed and not tally.pairs % 2:
