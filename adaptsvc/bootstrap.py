@@ -31,6 +31,7 @@ from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.serving.predictor import Predictor
 from adaptsvc.state import State, open_state
 from adaptsvc.streaming import open_log, retention
+from adaptsvc.tracers import WORKER, open_tracer
 from adaptsvc.types import Task
 from adaptsvc.versions.delta import Head
 from adaptsvc.versions.files import sweep
@@ -161,6 +162,7 @@ def build_worker(
         task=assignment.look,
         is_asked=assignment.is_asked,
         tell_drift=state.board.write,
+        tracer=open_tracer(settings.tracing, WORKER),
     )
     return Worker(parts, settings.working_for(ready.task), stop)
 
@@ -170,6 +172,7 @@ def _work(worker: Worker) -> None:
         worker.run()
     finally:
         worker.dismiss()
+        worker.send_spans()
 
 
 def _need_none() -> None:

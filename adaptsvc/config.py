@@ -37,6 +37,7 @@ from adaptsvc.sections import (
     check_classes,
 )
 from adaptsvc.serve_section import ServeSettings
+from adaptsvc.tracing_section import TracingSettings
 from adaptsvc.types import Task
 
 SECRET = re.compile(r"key|password", re.IGNORECASE)  # in the name of a setting
@@ -80,6 +81,7 @@ class Settings(BaseSettings):
     guard: GuardSettings = GuardSettings()
     ood: OodSettings = OodSettings()
     drift: DriftSettings = DriftSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @field_validator("home")
     @classmethod

@@ -17,6 +17,7 @@ from adaptsvc.learner import Learner
 from adaptsvc.metrics import MessageOutcome, Observer, Outcome
 from adaptsvc.publishing import Publisher
 from adaptsvc.serving.encoder import Runtime
+from adaptsvc.tracing import OFF, Tracer
 from adaptsvc.worker import Parts, Worker
 from streams.log import Log, MemoryLog
 from streams.message import NewMessage, TopicPartition
@@ -60,6 +61,7 @@ class Bench:
         self.check_lease: Callable[[], None] = lambda: None
         self.give_way: Callable[[threading.Event], object] = lambda _stop: None
         self.prune: Callable[[], object] = lambda: None
+        self.tracer: Tracer = OFF
         self.worker = self.start()
 
     def start(self) -> Worker:
@@ -78,6 +80,7 @@ class Bench:
             check_lease=lambda: self.check_lease(),
             give_way=lambda stop: self.give_way(stop),
             prune=lambda: self.prune(),
+            tracer=self.tracer,
         )
         worker = Worker(parts, self.settings, self.stop)
         worker.restore()
