@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import get_args
 
 from adaptsvc import tracing
+from adaptsvc.metrics import Observer
+from adaptsvc.replaying import traced
+from adaptsvc.serving.feedback import LabelDesk
+from adaptsvc.serving.sampling import Sampler, SamplingLimits
+from adaptsvc.serving.schemas import Feedback
 from adaptsvc.tracing import MOST_LINKS, OFF, SPANS, UNTRACED, Part, Root, Sources
+from streams.log import MemoryLog
+from streams.message import NewMessage, TopicPartition
+from streams.topics import load_topics
 from tests.adaptsvc.tracing_bench import CALLER, Kept
 
 
@@ -37,3 +46,37 @@ def test_what_a_message_carries_continues_the_span_it_was_sent_in() -> None:
     (span,) = kept.spans(1)
     assert said.split("-")[1] == f"{span.get_span_context().trace_id:032x}"
     assert tracing.headers() == {}
+
+
+class Lasting(MemoryLog):
+    def close(self) -> None:
+        """It is read after whoever writes has let go of it."""
+
+
+def traces_in(log: MemoryLog, topic: str) -> set[str]:
+    """The trace ids that the messages of a topic carry."""
+    partitions = range(load_topics().spec(topic).partitions)
+    found = [m for p in partitions for m in log.read(TopicPartition(topic, p), offset=0, limit=10)]
+    assert found
+    return {message.headers["traceparent"].decode().split("-")[1] for message in found}
+
+
+def test_what_a_request_sends_to_the_stream_carries_its_trace(png: Callable[[int], bytes]) -> None:
+    kept, log = Kept(), Lasting(load_topics())
+    sampler = Sampler(lambda: log, SamplingLimits(1.0, 100.0, 8, 2**20), Observer())
+    sampler.start()
+    with kept.tracer.begin("request", traceparent=CALLER):
+        sampler.offer("an-image", png(0))
+        LabelDesk(lambda: log).take(Feedback(image_id="an-image", label="cat"), ["cat"])
+    sampler.close(20.0)
+    assert traces_in(log, "images.unlabeled") == traces_in(log, "images.labeled") == {"a" * 32}
+
+
+def test_what_is_replayed_carries_the_trace_of_the_replay_and_else_its_own() -> None:
+    kept, message = Kept(), NewMessage("k", b"v", {"source": b"s", "traceparent": b"earlier"})
+    assert traced(message) is message
+    with kept.tracer.begin("replay"):
+        sent = traced(message).headers
+    (span,) = kept.spans(1)
+    assert sent["source"] == b"s"
+    assert sent["traceparent"].decode().split("-")[1] == f"{span.get_span_context().trace_id:032x}"
