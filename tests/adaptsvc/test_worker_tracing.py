@@ -11,7 +11,7 @@ from opentelemetry.trace import StatusCode
 from adaptsvc.config import Settings
 from adaptsvc.errors import NonFiniteStepError
 from streams.message import NewMessage
-from tests.adaptsvc.tracing_bench import CALLER, Kept, facts, trees
+from tests.adaptsvc.tracing_bench import CALLER, Kept, context_of, facts, trees
 from tests.adaptsvc.worker_bench import VIT, Bench, drain, pictures, teaching
 
 ROUND = ["adapt", "export", "parity", "embed", "calibrate", "guard", "publish", "promote"]
@@ -69,7 +69,7 @@ def test_a_round_is_one_tree_linked_to_the_traces_of_its_messages(
         "adaptsvc.images": 16,
     }
     assert facts(spans[-1], "promote") == {"adaptsvc.version": 1}
-    context = done.get_span_context()
+    context = context_of(done)
     (event,) = bench.all_of("model.events")
     told = event.headers["traceparent"].decode()
     assert told.split("-")[1:3] == [f"{context.trace_id:032x}", f"{context.span_id:016x}"]

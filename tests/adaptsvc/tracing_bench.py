@@ -13,6 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanContext
 
 from adaptsvc.opentelemetry import OpenTelemetryTracer
 from adaptsvc.tracing import SPANS, Part, Root
@@ -45,6 +46,13 @@ class Kept:
         self._memory.clear()
 
 
+def context_of(span: ReadableSpan) -> SpanContext:
+    """Its ids."""
+    found = span.get_span_context()
+    assert found is not None
+    return found
+
+
 def start_of(span: ReadableSpan) -> int:
     """Nanoseconds."""
     assert span.start_time is not None
@@ -54,19 +62,19 @@ def start_of(span: ReadableSpan) -> int:
 def trees(spans: list[ReadableSpan]) -> list[Tree]:
     """The roots among spans, each with the names of its children, by their starts."""
     children: dict[int, list[str]] = {}
-    ids = {span.get_span_context().span_id for span in spans}
+    ids = {context_of(span).span_id for span in spans}
     roots = []
     for span in spans:
         if span.parent is not None and span.parent.span_id in ids:
             children.setdefault(span.parent.span_id, []).append(span.name)
         else:
             roots.append(span)
-    return [(root.name, children.get(root.get_span_context().span_id, [])) for root in roots]
+    return [(root.name, children.get(context_of(root).span_id, [])) for root in roots]
 
 
 def facts(span: ReadableSpan, kind: Root | Part) -> dict[str, object]:
     """Its attributes, each of which the table of spans has to know."""
-    found = dict(span.attributes or {})
+    found: dict[str, object] = dict(span.attributes or {})
     assert found.keys() <= set(SPANS[kind].attributes)
     return found
 

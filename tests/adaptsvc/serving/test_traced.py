@@ -18,7 +18,7 @@ from adaptsvc.serving.batching import BatchLimits
 from adaptsvc.serving.engine import EngineLimits
 from adaptsvc.tracing import current
 from tests.adaptsvc.serving.bench import RAW, Broken, Held, Stand, session_of
-from tests.adaptsvc.tracing_bench import CALLER, STAGES, Kept, facts, start_of, trees
+from tests.adaptsvc.tracing_bench import CALLER, STAGES, Kept, context_of, facts, start_of, trees
 
 tiny = pytest.mark.parametrize("tiny_directory", ["vit"], indirect=True)
 SECRET = "a-key-that-is-nobodys-business"
@@ -91,7 +91,7 @@ def test_the_trace_of_the_caller_goes_on(prepared: Settings, png: Callable[[int]
         headers = {**RAW, "traceparent": CALLER}
         client.post("/v1/classify", content=png(0), headers=headers)
         spans = kept.spans(5)
-    assert {f"{span.get_span_context().trace_id:032x}" for span in spans} == {"a" * 32}
+    assert {f"{context_of(span).trace_id:032x}" for span in spans} == {"a" * 32}
     parent = named(spans, "POST /v1/classify").parent
     assert parent is not None
     assert f"{parent.span_id:016x}" == "b" * 16
@@ -148,7 +148,7 @@ def test_requests_of_one_batch_have_the_inference_each_in_their_own_trace(
         assert [each.result() for each in (first, *others)] == [200] * 3
         spans = kept.spans(15)
     shared = [span for span in spans if (span.attributes or {}).get("adaptsvc.batch_requests") == 2]
-    assert len({span.get_span_context().trace_id for span in shared}) == 2
+    assert len({context_of(span).trace_id for span in shared}) == 2
     lasted_ns = [(span.end_time or 0) - start_of(span) for span in shared]
     assert lasted_ns[0] == pytest.approx(lasted_ns[1], abs=2)
     assert [tree[1] for tree in trees(spans)] == [STAGES] * 3
@@ -214,7 +214,7 @@ def test_what_is_sampled_for_the_stream_belongs_to_the_request(
         prepared, kept, sample=lambda _id, _data: sampled.append(current().traceparent)
     ) as (_, client):
         client.post("/v1/classify", content=png(0), headers=RAW)
-        root = named(kept.spans(5), "POST /v1/classify").get_span_context()
+        root = context_of(named(kept.spans(5), "POST /v1/classify"))
     (said,) = sampled
     assert said.split("-")[1:3] == [f"{root.trace_id:032x}", f"{root.span_id:016x}"]
 
