@@ -13,13 +13,13 @@ COPY streams streams
 COPY adaptsvc adaptsvc
 
 FROM source AS serving-packages
-RUN /opt/adaptsvc/bin/pip install --no-cache-dir '.[kafka,redis]'
+RUN /opt/adaptsvc/bin/pip install --no-cache-dir '.[kafka,redis,tracing]'
 
 # torch first and alone, from the index that has it for this machine; everything else from PyPI.
 FROM source AS worker-packages
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN /opt/adaptsvc/bin/pip install --no-cache-dir --index-url "${TORCH_INDEX}" 'torch>=2.6' 'torchvision>=0.21' \
-    && /opt/adaptsvc/bin/pip install --no-cache-dir '.[learn,kafka,redis]'
+    && /opt/adaptsvc/bin/pip install --no-cache-dir '.[learn,kafka,redis,tracing]'
 
 # Nothing is written but under ADAPTSVC_HOME and /tmp, so the root may be read-only.
 FROM python:3.11.13-slim-bookworm AS runtime

@@ -61,7 +61,7 @@ bento: install  ## builds the Bento, installs it in an environment of its own, a
 sbom: install  ## what the serving image ships, with licences; needs the network
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[sbom]'
 	test -x build/serving/bin/python || $(BIN)/python -m venv build/serving
-	build/serving/bin/python -m pip install --quiet --disable-pip-version-check '.[kafka,redis]'
+	build/serving/bin/python -m pip install --quiet --disable-pip-version-check '.[kafka,redis,tracing]'
 	$(BIN)/python -m cyclonedx_py environment --pyproject pyproject.toml --output-reproducible --of JSON \
 		-o build/serving.cdx.json build/serving/bin/python
 

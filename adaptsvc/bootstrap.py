@@ -31,6 +31,7 @@ from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.serving.predictor import Predictor
 from adaptsvc.state import State, open_state
 from adaptsvc.streaming import open_log, retention
+from adaptsvc.tracers import WORKER, open_tracer
 from adaptsvc.trials import Places, Trials
 from adaptsvc.types import Task
 from adaptsvc.versions.delta import Head
@@ -41,7 +42,8 @@ from adaptsvc.versions.pointer import Pointer
 from adaptsvc.versions.retention import prune
 from adaptsvc.versions.store import Store, Version
 from adaptsvc.versions.task_desk import task_of
-from adaptsvc.worker import Parts, Worker
+from adaptsvc.worker import Worker
+from adaptsvc.worker_parts import Parts
 
 log = logging.getLogger(__name__)
 TEXT_TOLERANCE = 1e-4
@@ -168,6 +170,7 @@ def build_worker(
         is_asked=assignment.is_asked,
         tell_drift=state.board.write,
         try_candidates=trials.look if trials else _try_none,
+        tracer=open_tracer(settings.tracing, WORKER),
     )
     return Worker(parts, settings.working_for(ready.task), stop)
 
@@ -177,6 +180,7 @@ def _work(worker: Worker) -> None:
         worker.run()
     finally:
         worker.dismiss()
+        worker.send_spans()
 
 
 def _trials(state: State, settings: Settings, observer: Observer) -> Trials | None:

@@ -48,6 +48,7 @@ from adaptsvc.replay_command import REPLAY_EXAMPLE, replay
 from adaptsvc.serving.door import check_exposure
 from adaptsvc.serving.keys import keys_of
 from adaptsvc.streaming import LABELS, open_log
+from adaptsvc.tracers import check_tracing
 from streams.errors import StreamError
 from streams.label_file import label_messages, read_labels
 from streams.replay import send
@@ -87,6 +88,7 @@ def up() -> None:
     """Start the service and the worker, and keep them running until Ctrl-C."""
     settings = _read()
     check_exposure(settings.serve.host, keys_of(settings.serve.keys))
+    check_tracing(settings.tracing)
     stop = stop_on_signals()
     service = Child.start("service", service_command(settings), service_environment(settings))
     children = [service, Child.start("worker", worker_command(), {})]
@@ -112,6 +114,7 @@ def serve() -> None:
     """Start the service alone."""
     settings = _read()
     check_exposure(settings.serve.host, keys_of(settings.serve.keys))
+    check_tracing(settings.tracing)
     command = service_command(settings)
     os.execve(command[0], command, {**os.environ, **service_environment(settings)})
 
@@ -120,6 +123,7 @@ def serve() -> None:
 def worker() -> None:
     """Start the worker alone: learn from the stream until told to stop."""
     settings = _read()
+    check_tracing(settings.tracing)
     stop = stop_on_signals()
     os.nice(settings.learn.niceness)
     observer = Observer()

@@ -38,6 +38,7 @@ from adaptsvc.sections import (
 )
 from adaptsvc.serve_section import ServeSettings
 from adaptsvc.shadow_section import ShadowSettings
+from adaptsvc.tracing_section import TracingSettings
 from adaptsvc.types import Task
 
 SECRET = re.compile(r"key|password", re.IGNORECASE)  # in the name of a setting
@@ -82,6 +83,7 @@ class Settings(BaseSettings):
     shadow: ShadowSettings = ShadowSettings()
     ood: OodSettings = OodSettings()
     drift: DriftSettings = DriftSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @field_validator("home")
     @classmethod

@@ -20,6 +20,7 @@ from adaptsvc.sections import GuardSettings
 from adaptsvc.serving.encoder import Encoder, Runtime
 from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.serving.predictor import logits_of
+from adaptsvc.tracing import current
 from adaptsvc.trust import ood
 from adaptsvc.trust.calibration import (
     fit_temperature,
@@ -144,21 +145,28 @@ class Examiner:
     def examine(self, candidate: Candidate, encoder: Encoder, context: RoundContext) -> Evidence:
         """Hold a candidate, running in `encoder`, against the zero-shot model and its parent."""
         scale = context.parent.manifest.logit_scale
-        images = self._judged(context)
-        logits = logits_of(embed_all(encoder, images), candidate.class_embeddings, scale)  # (N, C)
-        zero_shot = _zero_shot(images)  # (N, C)
-        found = self._on_labels(candidate, encoder, context)
-        calibration = _calibration_without_labels(logits, zero_shot, candidate, context.parent)
-        verdict = judge(softmax(logits), zero_shot, self._limits)
-        reasons, labels, parent_is_worse, gain = verdict.reasons, None, False, None
-        if found is not None:
-            calibration = self._refit(calibration, found.candidate, found.targets)
-            calibration = self._with_reliability(calibration, found)
-            labels = self._judge_on_labels(found, calibration, context)
-            worse = self._is_worse(found.candidate, found)
-            reasons = _reasons(verdict, labels, worse=worse, limits=self._limits)
-            parent_is_worse = self._is_worse(found.parent, found)
-            gain = found.accuracy(found.candidate) - found.accuracy(found.zero_shot)
+        span = current()
+        with span.part("embed"):
+            images = self._judged(context)
+            logits = logits_of(
+                embed_all(encoder, images), candidate.class_embeddings, scale
+            )  # (N, C)
+            zero_shot = _zero_shot(images)  # (N, C)
+            found = self._on_labels(candidate, encoder, context)
+        with span.part("calibrate"):
+            calibration = _calibration_without_labels(logits, zero_shot, candidate, context.parent)
+            if found is not None:
+                calibration = self._refit(calibration, found.candidate, found.targets)
+                calibration = self._with_reliability(calibration, found)
+        with span.part("guard"):
+            verdict = judge(softmax(logits), zero_shot, self._limits)
+            reasons, labels, parent_is_worse, gain = verdict.reasons, None, False, None
+            if found is not None:
+                labels = self._judge_on_labels(found, calibration, context)
+                worse = self._is_worse(found.candidate, found)
+                reasons = _reasons(verdict, labels, worse=worse, limits=self._limits)
+                parent_is_worse = self._is_worse(found.parent, found)
+                gain = found.accuracy(found.candidate) - found.accuracy(found.zero_shot)
         return Evidence(
             reasons=reasons,
             verdict=verdict,

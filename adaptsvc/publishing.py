@@ -20,6 +20,7 @@ from adaptsvc.metrics import Outcome
 from adaptsvc.serving.encoder import Encoder, Runtime
 from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.serving.predictor import describe_self_test
+from adaptsvc.tracing import VERSION, current
 from adaptsvc.types import Float32, Tensors
 from adaptsvc.versions.base import Base
 from adaptsvc.versions.delta import Head
@@ -77,36 +78,47 @@ class Publisher:
         Raises:
             ParityError: ONNX Runtime does not answer as torch does.
         """
-        before = self._store.base(context.parent.manifest.base)
-        if _same(candidate.tower, before.tuned()):
-            return self._decide(learner, candidate, context, before)
+        before = base = self._store.base(context.parent.manifest.base)
+        same = _same(candidate.tower, before.tuned())
+        try:
+            with current().part("export"):
+                base = before if same else self._base(learner, candidate)
+                encoder = build_encoder(base, candidate.delta, self._runtime)
+            return self._decide(learner, candidate, context, encoder)
+        finally:
+            if candidate.tower and base is not before:
+                self._store.discard_base(base.digest)  # it stays when a version came of it
+
+    def _base(self, learner: Learner, candidate: Candidate) -> Base:
+        """The base of other weights than the parent's."""
         if not candidate.tower:  # back at the CLIP's own weights
-            return self._decide(learner, candidate, context, ensure_base(learner.clip, self._store))
-        base = self._store.add_base(
+            return ensure_base(learner.clip, self._store)
+        return self._store.add_base(
             lambda directory: export_tuned(learner.clip, candidate.tower, directory)
         )
-        try:
-            return self._decide(learner, candidate, context, base)
-        finally:
-            self._store.discard_base(base.digest)  # it stays when a version came of it
 
     def _decide(
-        self, learner: Learner, candidate: Candidate, context: RoundContext, base: Base
+        self, learner: Learner, candidate: Candidate, context: RoundContext, encoder: Encoder
     ) -> Decision:
-        encoder = build_encoder(base, candidate.delta, self._runtime)
-        learner.check_parity(candidate, encoder, context.samples or context.labels)
+        span = current()
+        with span.part("parity"):
+            learner.check_parity(candidate, encoder, context.samples or context.labels)
         evidence = self._examiner.examine(candidate, encoder, context)
-        draft, head = self._draft(candidate, context, encoder, evidence)
         parent = context.parent.manifest.id
-        if evidence.reasons:
-            self._store.refuse(draft, candidate.delta, head, evidence.reasons)
-            return Decision("refused", parent, evidence.reasons, evidence)
-        manifest = self._store.publish(draft, candidate.delta, head, record=context.record)
+        with span.part("publish") as publishing:
+            draft, head = self._draft(candidate, context, encoder, evidence)
+            if evidence.reasons:
+                self._store.refuse(draft, candidate.delta, head, evidence.reasons)
+                return Decision("refused", parent, evidence.reasons, evidence)
+            manifest = self._store.publish(draft, candidate.delta, head, record=context.record)
+            publishing.describe({VERSION: manifest.id})
         if self._submit is not None:
             self._submit(manifest.id, parent)
             return Decision("candidate", parent, (), evidence)
         try:
-            self._pointer.compare_and_set(parent, manifest.id)
+            with span.part("promote") as promoting:
+                promoting.describe({VERSION: manifest.id})
+                self._pointer.compare_and_set(parent, manifest.id)
         except PromotionConflictError as exc:
             serving = self._pointer.read().version
             return Decision("conflict", serving or 0, (str(exc),), evidence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Annotated, Any, cast
 
 import typer
@@ -18,9 +18,20 @@ from adaptsvc.corruption import KINDS, Corruption, Kind
 from adaptsvc.deadletters import send_back
 from adaptsvc.errors import ConfigError
 from adaptsvc.images import ImageLimits
-from adaptsvc.replaying import BUNDLED, Choice, Corrupter, Outgoing, gather, origin_of
+from adaptsvc.replaying import (
+    BUNDLED,
+    Choice,
+    Corrupter,
+    Outgoing,
+    gather,
+    origin_of,
+    traced,
+)
 from adaptsvc.sections import ImagesSettings
 from adaptsvc.streaming import DEAD_LETTERS, IMAGES, open_log
+from adaptsvc.tracers import REPLAY, open_tracer
+from adaptsvc.tracing import Span
+from adaptsvc.tracing_section import TracingSettings
 from streams.log import Log
 from streams.message import NewMessage
 from streams.replay import send
@@ -86,7 +97,9 @@ def replay(
     with closing(open_log(settings)) as log:
         outgoing = gather(Choice(source, offsets, shuffle, seed, limit), log, topics)
         messages = corrupter.corrupted(outgoing.messages) if corrupter else outgoing.messages
-        sent = _send(log, topic, rate, outgoing, messages)
+        with _traced(settings.tracing) as span:
+            sent = _send(log, topic, rate, outgoing, map(traced, messages))
+            span.describe({"messaging.batch.message_count": sent})
     unreadable = corrupter.unreadable if corrupter else []
     _report(
         {
@@ -159,6 +172,17 @@ def _send(
             rate=rate or float("inf"),
             sent=lambda count: progress.advance(task, count),
         )
+
+
+@contextmanager
+def _traced(settings: TracingSettings) -> Iterator[Span]:
+    """A trace that every message of this run came from, sent when it is over."""
+    tracer = open_tracer(settings, REPLAY)
+    try:
+        with tracer.begin("replay") as span:
+            yield span
+    finally:
+        tracer.close(settings.flush_s)
 
 
 def _report(figures: dict[str, Any], *, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from adaptsvc import tracing
 from adaptsvc.corruption import Corruption, corrupt
 from adaptsvc.demo.data import Picture, load_scene
 from adaptsvc.errors import AdaptsvcError, ConfigError, ImageError
@@ -180,3 +181,10 @@ def _picture_message(picture: Picture) -> NewMessage:
         "source": b"replay",
     }
     return NewMessage(picture.image_id, picture.data, headers)
+
+
+def traced(message: NewMessage) -> NewMessage:
+    """The message as one of the trace that runs here; as it is where nothing is traced."""
+    if not (named := tracing.headers()):
+        return message
+    return NewMessage(message.key, message.value, {**message.headers, **named})

@@ -33,6 +33,7 @@ from adaptsvc.metrics import Observer, Outcome
 from adaptsvc.publishing import Publisher
 from adaptsvc.recording import record_images, record_labels, this_machine
 from adaptsvc.shadow_record import Verdict
+from adaptsvc.tracing import Attributes, current
 from adaptsvc.trust.guard import judge_labels, judge_window
 from adaptsvc.trust.patience import Action, Patience, PatienceLimits, after
 from adaptsvc.trust.patience import Outcome as Trial
@@ -42,6 +43,7 @@ from adaptsvc.versions.round_record import Kind, RoundRecord
 from adaptsvc.versions.store import Store
 
 log = logging.getLogger(__name__)
+REASON_CHARACTERS = 200
 TIMEOUT = "shadow_timeout"
 SEED_STEP = 1_000_003  # rounds of two seeds do not share draws
 
@@ -88,6 +90,20 @@ class Round:
     images: int
     seconds: float
     action: Action
+
+    @property
+    def facts(self) -> Attributes:
+        """It as a span says it; the reason of a failure is a sentence, and cut."""
+        return {
+            "adaptsvc.round": self.number,
+            "adaptsvc.method": self.method,
+            "adaptsvc.outcome": self.outcome,
+            "adaptsvc.reasons": [reason[:REASON_CHARACTERS] for reason in self.reasons],
+            "adaptsvc.action": self.action,
+            "adaptsvc.version": self.version,
+            "adaptsvc.parent_version": self.parent,
+            "adaptsvc.images": self.images,
+        }
 
     def event(self, now: float) -> bytes:
         """It as JSON, for the topic of model events."""
@@ -217,7 +233,8 @@ class Rounds:
         if reasons:
             return "skipped", parent, reasons, None
         try:
-            candidate = self._candidate(kind, intake, context)
+            with current().part("adapt"):
+                candidate = self._candidate(kind, intake, context)
             self._between_steps()
             context = replace(context, record=self._record(kind, intake, context).to_bytes())
             decision = self._parts.publisher.decide(self._parts.learner, candidate, context)

@@ -16,68 +16,31 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from adaptsvc import checkpoint as checkpoints
-from adaptsvc import resuming, rounds
+from adaptsvc import resuming, rounds, tracing
 from adaptsvc.checkpoint import Checkpoint
 from adaptsvc.config import Settings
 from adaptsvc.errors import DiskFullError, StateUnavailableError, VersionError
-from adaptsvc.images import Preprocess
 from adaptsvc.intake import Intake
-from adaptsvc.learner import Learner
-from adaptsvc.metrics import Observer
-from adaptsvc.publishing import Publisher
 from adaptsvc.resuming import places
 from adaptsvc.rounds import Round, Rounds, StopRound
-from adaptsvc.shadow_record import Verdict
 from adaptsvc.source import Source
 from adaptsvc.streaming import EVENTS, IMAGES, LABELS
+from adaptsvc.tracing import Sources
 from adaptsvc.trust.patience import Patience
-from adaptsvc.types import Float32, Task, UInt8
-from adaptsvc.versions.pointer import Pointer
+from adaptsvc.types import Float32, UInt8
 from adaptsvc.versions.round_record import Kind
-from adaptsvc.versions.store import Store
 from adaptsvc.watching import Head, Outlets, Watch
+from adaptsvc.worker_parts import Parts, Tick
 from streams.errors import LogFullError
-from streams.log import Log
 from streams.message import Message, NewMessage
 
 log = logging.getLogger(__name__)
 MEMBER = "worker"
 POLL_MESSAGES, POLL_BYTES, POLL_TIMEOUT_S = 64, 32 * 2**20, 0.5
 RETRY_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """What one turn of the loop did."""
-
-    received: int
-    dead_letters: int
-    round: Round | None
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a worker works with."""
-
-    log: Log
-    store: Store
-    pointer: Pointer
-    learner: Learner
-    publisher: Publisher
-    preprocess: Preprocess
-    observer: Observer
-    enforce_retention: Callable[[float], object] = lambda _now: None
-    check_lease: Callable[[], None] = lambda: None
-    give_way: Callable[[threading.Event], object] = lambda _stop: None
-    prune: Callable[[], object] = lambda: None
-    task: Callable[[Task], Task] = lambda ours: ours
-    is_asked: Callable[[], bool] = lambda: False
-    tell_drift: Callable[[bytes], object] = lambda _summary: None
-    try_candidates: Callable[[float], Verdict | None] = lambda _now: None
 
 
 class Worker:
@@ -96,6 +59,7 @@ class Worker:
         self._consumer = parts.log.consumer(settings.stream.group, [IMAGES, LABELS], member=MEMBER)
         self._intake, self._watch = self._new_intake(), self._new_watch()
         self._rounds = self._new_rounds()
+        self._sources = Sources()
         self._checkpointed_at = self._retained_at = self._gave_up_at = float("-inf")
         self._round_pause_s = 0.0
         self._dirty = False  # something is new since the last checkpoint
@@ -118,6 +82,10 @@ class Worker:
     def dismiss(self) -> None:
         """Send the ranks home that help with rounds."""
         self._parts.learner.dismiss()
+
+    def send_spans(self) -> None:
+        """Send what was traced, for no longer than the settings allow."""
+        self._parts.tracer.close(self._settings.tracing.flush_s)
 
     def restore(self) -> None:
         """Go on where the last checkpoint left off; without one, where the stream says."""
@@ -270,10 +238,28 @@ class Worker:
         if not messages:
             return 0
         self._dirty = True
-        return self._intake.receive(messages)
+        links = self._sources.add(message.headers for message in messages)
+        with self._parts.tracer.begin("receive", links=links) as span:
+            dead = self._intake.receive(messages)
+            span.describe(
+                {"messaging.batch.message_count": len(messages), "adaptsvc.dead_letters": dead}
+            )
+        return dead
 
     def _round(self, kind: Kind, now: float) -> Round | None:
-        """One round; None when it was stopped, or the shared state did not answer."""
+        """One round, traced; None when it was stopped, or the shared state did not answer."""
+        facts = {"adaptsvc.round.kind": kind, "adaptsvc.outcome": "stopped"}
+        links = self._sources.known
+        with self._parts.tracer.begin("round", links=links, attributes=facts) as span:
+            done = self._try_round(kind, now)
+            if done is not None:
+                span.describe(done.facts)
+                if done.outcome == "failed":
+                    span.fail("failed")
+                self._sources.forget()
+        return done
+
+    def _try_round(self, kind: Kind, now: float) -> Round | None:
         started = time.perf_counter()
         try:
             done = self._rounds.run(kind, self._intake)
@@ -310,7 +296,7 @@ class Worker:
     def _append(self, key: str, event: bytes) -> None:
         """An event; what it tells of counts even where there is no room to tell of it."""
         try:
-            self._parts.log.append(EVENTS, [NewMessage(key, event)])
+            self._parts.log.append(EVENTS, [NewMessage(key, event, tracing.headers())])
         except LogFullError as exc:
             log.error("nothing tells of %s: %s", event.decode(), exc)
 

@@ -14,6 +14,7 @@ from typer.main import get_command
 from adaptsvc import config
 from adaptsvc.cli import app
 from adaptsvc.prometheus import PrometheusObserver
+from adaptsvc.tracing import SPANS
 from tests.contracts import tables
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +41,14 @@ def metric_rows() -> list[str]:
     return rows
 
 
+def span_rows() -> list[str]:
+    rows = []
+    for name, span in SPANS.items():
+        attributes = ", ".join(f"`{each}`" for each in span.attributes)
+        rows.append(f"| `{name}` | {span.parent} | {span.meaning} | {attributes} |")
+    return rows
+
+
 @pytest.mark.parametrize("row", settings_rows())
 def test_the_readme_lists_every_setting_as_it_is(row: str) -> None:
     assert row in README
@@ -55,6 +64,12 @@ def test_the_metrics_page_lists_every_metric_and_no_other() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     listed = [line for line in page.splitlines() if line.startswith("| `")]
     assert sorted(listed) == sorted(metric_rows())
+
+
+def test_the_tracing_page_lists_every_span_and_no_other() -> None:
+    page = (ROOT / "docs" / "tracing.md").read_text(encoding="utf-8")
+    listed = [line for line in page.splitlines() if line.startswith("| `")]
+    assert listed == span_rows()
 
 
 def test_the_operations_page_shows_the_contracts_as_they_are_tested() -> None:
@@ -98,4 +113,4 @@ def test_files_the_readme_links_to_exist() -> None:
 
 
 if __name__ == "__main__":
-    print(*settings_rows(), "", *metric_rows(), sep="\n")
+    print(*settings_rows(), "", *metric_rows(), "", *span_rows(), sep="\n")

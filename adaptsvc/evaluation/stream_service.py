@@ -22,7 +22,8 @@ from adaptsvc.source import LABEL_HEADER
 from adaptsvc.streaming import IMAGES, LABELS
 from adaptsvc.versions.pointer import FilePointer
 from adaptsvc.versions.store import Version, VersionStore
-from adaptsvc.worker import Parts, Worker
+from adaptsvc.worker import Worker
+from adaptsvc.worker_parts import Parts
 from streams.log import MemoryLog
 from streams.message import NewMessage
 from streams.topics import load_topics

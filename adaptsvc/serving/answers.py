@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from adaptsvc.errors import ImageTooLargeError
 from adaptsvc.metrics import Observer
-from adaptsvc.serving.engine import Decoded, Finish, Item
+from adaptsvc.serving.jobs import Decoded, Finish, Item
 from adaptsvc.serving.predictor import Predictor
 from adaptsvc.serving.requests import RequestError, Upload
 from adaptsvc.serving.schemas import Classified, Embedded, Embedding, Failed, Problem, Result

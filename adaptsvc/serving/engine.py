@@ -15,53 +15,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from adaptsvc import tracing
 from adaptsvc.errors import ImageError, InferenceError, NotAnImageError
 from adaptsvc.images import Preprocess
 from adaptsvc.metrics import Observer
-from adaptsvc.serving.batching import Admission, BatchLimits, Refusal, Ticket, choose
+from adaptsvc.serving.batching import Admission, BatchLimits, Refusal, choose
+from adaptsvc.serving.jobs import Decoded, Finish, Item, Job, Shown
 from adaptsvc.serving.predictor import Predictor
+from adaptsvc.tracing import VERSION
 from adaptsvc.types import Float32, UInt8
 
 log = logging.getLogger(__name__)
 Decode: TypeAlias = Callable[[bytes, Preprocess], UInt8]
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One image to answer.
-
-    Attributes:
-        data: the encoded image; not looked at where there are pixels.
-        image_id: empty is the SHA-256 of the bytes.
-        pixels: (3, H, W), of an image that came decoded.
-    """
-
-    data: bytes
-    image_id: str = ""
-    pixels: UInt8 | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """One image as pixels (3, H, W), or why it is none."""
-
-    image_id: str
-    pixels: UInt8 | None
-    error: ImageError | None = None
-
-
-# Makes the answer of a job: by the predictor that computed its embeddings (N, D), of those of its images that
-# have pixels. Called once, in a thread of the engine.
-Finish: TypeAlias = Callable[[Predictor, Sequence[Decoded], Float32], Any]
-
-# Shown what was answered, after it was: by which predictor, and the images with pixels and their embeddings.
-Shown: TypeAlias = Callable[[Predictor, Sequence[Decoded], Float32], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,25 +50,6 @@ class EngineLimits:
     inferences: int
     queue_images: int
     batch: BatchLimits
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    items: Sequence[Item]
-    finish: Finish
-    entered_s: float
-    future: Future[Any] = field(default_factory=Future)
-    images: list[Decoded] = field(default_factory=list)
-    decode_s: float = 0.0
-    ready_s: float = 0.0
-    preprocess: Preprocess | None = None
-
-    @property
-    def ticket(self) -> Ticket:
-        return Ticket(len(self.items), self.ready_s)
-
-    def pixels(self) -> list[UInt8]:
-        return [image.pixels for image in self.images if image.pixels is not None]
 
 
 class FullError(Exception):
@@ -136,7 +88,7 @@ class Engine:
         self._admission = Admission(limits.queue_images)
         self._pool = ThreadPoolExecutor(limits.decoders, thread_name_prefix="decode")
         self._changed = threading.Condition()
-        self._ready: deque[_Job] = deque()
+        self._ready: deque[Job] = deque()
         self._checks: deque[Future[None]] = deque()
         self._running: dict[int, float] = {}  # since when each thread is in an inference call
         self._closing = False
@@ -178,7 +130,7 @@ class Engine:
         Raises:
             FullError: it is not admitted.
         """
-        job = _Job(items, finish, self._clock())
+        job = Job(items, finish, self._clock(), tracing.current())
         with self._changed:
             refusal = self._admission.admit(len(items), deadline_s, job.entered_s)
             if refusal is not None:
@@ -223,7 +175,7 @@ class Engine:
             if not self._admission.inside:
                 self._changed.notify_all()  # `close` may wait for this
 
-    def _prepare(self, job: _Job) -> None:
+    def _prepare(self, job: Job) -> None:
         """Decode a job in the pool, then hand it to the threads that infer."""
         try:
             if (predictor := self._current()) is None:
@@ -239,8 +191,9 @@ class Engine:
             job.ready_s = self._clock()
             job.decode_s += job.ready_s - started
         except Exception as exc:  # whatever the decoder did, this request fails and others go on
-            _fail(job, exc)
+            job.fail(exc)
             return
+        job.trace_decode(started)
         with self._changed:
             self._ready.append(job)
             self._changed.notify_all()  # `close` waits here too, and one wake-up could be its own
@@ -262,7 +215,7 @@ class Engine:
                 self._answer(batch)
             del batch  # or its images would stay until the next one comes
 
-    def _next(self) -> list[_Job] | None:
+    def _next(self) -> list[Job] | None:
         """The next batch, empty when there is something to check first; None at the end."""
         with self._changed:
             while not self._closing:
@@ -282,7 +235,7 @@ class Engine:
             self._ready.remove(job)
             self._observer.spared(len(job.items))
 
-    def _answer(self, batch: Sequence[_Job]) -> None:
+    def _answer(self, batch: Sequence[Job]) -> None:
         """Compute a batch by the one version that serves now."""
         jobs = [job for job in batch if job.future.set_running_or_notify_cancel()]
         self._observer.spared(
@@ -290,6 +243,7 @@ class Engine:
         )
         if not jobs:
             return
+        taken = self._clock()
         try:
             if (predictor := self._current()) is None:
                 raise InferenceError("no version serves")
@@ -297,9 +251,10 @@ class Engine:
         except Exception as exc:  # of ONNX Runtime, say: the next batch is tried all the same
             log.exception("a batch of %d requests failed", len(jobs))
             for job in jobs:
-                _fail(job, InferenceError(f"inference failed: {exc}"))
+                job.trace.measured("infer", taken, self._clock(), failure=type(exc).__name__)
+                job.fail(InferenceError(f"inference failed: {exc}"))
 
-    def _compute(self, predictor: Predictor, jobs: Sequence[_Job]) -> None:
+    def _compute(self, predictor: Predictor, jobs: Sequence[Job]) -> None:
         for job in jobs:
             if job.preprocess != predictor.base.preprocess:
                 self._decode_again(job, predictor.base.preprocess)
@@ -310,16 +265,23 @@ class Engine:
         with self._changed:
             self._admission.finished(sum(len(job.items) for job in jobs), started + infer_s)
         first = 0
+        facts = {
+            VERSION: predictor.manifest.id,
+            "adaptsvc.batch_images": len(pixels),
+            "adaptsvc.batch_requests": len(jobs),
+        }
         for job in jobs:
             images = len(job.pixels())
             self._finish(job, predictor, embeddings[first : first + images])
             first += images
             self._observe(job, started, infer_s)
+            job.trace.measured("queue", job.ready_s, started)
+            job.trace.measured("infer", started, started + infer_s, facts)
         if self._shown is not None:
             answered = [image for job in jobs for image in job.images if image.pixels is not None]
             self._shown(predictor, answered, embeddings)
 
-    def _decode_again(self, job: _Job, preprocess: Preprocess) -> None:
+    def _decode_again(self, job: Job, preprocess: Preprocess) -> None:
         """A base with other preprocessing came between decoding and inference; it is rare."""
         job.images = [self._decoded(item, preprocess) for item in job.items]
 
@@ -346,17 +308,22 @@ class Engine:
         finally:
             del self._running[thread]
 
-    def _finish(self, job: _Job, predictor: Predictor, embeddings: Float32) -> None:
-        started = self._clock()
+    def _finish(self, job: Job, predictor: Predictor, embeddings: Float32) -> None:
+        started, facts = self._clock(), {VERSION: predictor.manifest.id}
         try:
-            answer = job.finish(predictor, job.images, embeddings)
+            with tracing.within(job.trace):
+                answer = job.finish(predictor, job.images, embeddings)
         except Exception as exc:  # this one's answer cannot be made; the others of the batch can
-            _fail(job, exc)
+            job.trace.measured("postprocess", started, self._clock(), facts, type(exc).__name__)
+            job.fail(exc)
             return
-        self._observer.stage("postprocess", self._clock() - started)
+        ended = self._clock()
+        self._observer.stage("postprocess", ended - started)
+        job.trace.describe(facts)
         job.future.set_result(answer)
+        job.trace.measured("postprocess", started, ended, facts)
 
-    def _observe(self, job: _Job, started: float, infer_s: float) -> None:
+    def _observe(self, job: Job, started: float, infer_s: float) -> None:
         self._observer.stage("queue", max(0.0, started - job.entered_s - job.decode_s))
         self._observer.stage("decode", job.decode_s)
         self._observer.stage("infer", infer_s)
@@ -385,9 +352,3 @@ def _fitting(pixels: UInt8, size: int) -> UInt8:
             f"got pixels of shape {pixels.shape}; the model takes (3, {size}, {size})"
         )
     return pixels
-
-
-def _fail(job: _Job, exc: Exception) -> None:
-    future = job.future
-    if not future.done() and (future.running() or future.set_running_or_notify_cancel()):
-        future.set_exception(exc)

@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
+from adaptsvc import tracing
 from adaptsvc.errors import ImageIdError
 from adaptsvc.serving.app import Computing, serving
 from adaptsvc.serving.live import Live
@@ -58,6 +59,7 @@ class LabelDesk:
         try:
             check_id(said.image_id)
             headers = {LABEL_HEADER: said.label.encode(), "source": b"feedback"}
+            headers |= tracing.headers()
             self._append(NewMessage(said.image_id, b"", headers))
         except (ImageIdError, InvalidMessageError, UnicodeEncodeError) as exc:
             raise RequestError(422, "image_id", str(exc)) from exc

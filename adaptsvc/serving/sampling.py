@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from adaptsvc import tracing
 from adaptsvc.image_headers import read_header
 from adaptsvc.metrics import Observer, SampleOutcome
 from adaptsvc.streaming import IMAGES
@@ -53,11 +54,12 @@ class SamplingLimits:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """An encoded image that was answered, by the id of its answer, and when: Unix time."""
+    """An encoded image that was answered, by the id of its answer, when (Unix time), and in which trace."""
 
     image_id: str
     data: bytes
     at_s: float
+    trace: dict[str, bytes]
 
 
 class Allowance:
@@ -145,7 +147,7 @@ class Sampler:
         with self._changed:
             refusal = self._refusal(len(data))
             if refusal is None:
-                self._queue.append(Answered(image_id, data, time.time()))
+                self._queue.append(Answered(image_id, data, time.time(), tracing.headers()))
                 self._images, self._bytes = self._images + 1, self._bytes + len(data)
                 self._changed.notify()
         if refusal is not None:
@@ -243,6 +245,7 @@ def _message(answered: Answered) -> NewMessage:
         "image-id": answered.image_id.encode(),
         "source": b"serving",
         "captured-at": captured.encode(),
+        **answered.trace,
     }
     return NewMessage(answered.image_id, answered.data, headers)
 

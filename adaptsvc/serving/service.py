@@ -49,10 +49,12 @@ from adaptsvc.serving.requests import RequestLimits
 from adaptsvc.serving.sampling import Sampler, SamplingLimits
 from adaptsvc.serving.shadow import Shadow, Surroundings
 from adaptsvc.serving.tensors import add_tensors
+from adaptsvc.serving.traced import Traced
 from adaptsvc.serving.versioning import add_versions
 from adaptsvc.serving.waiting import Desk
 from adaptsvc.state import State, open_state
 from adaptsvc.streaming import open_log
+from adaptsvc.tracers import SERVICE, open_tracer
 from adaptsvc.trust.sequential import threshold
 from adaptsvc.versions.board import Board
 from adaptsvc.versions.history import Desk as VersionDesk
@@ -84,6 +86,8 @@ class Adaptsvc:
         if directory := os.environ.get(METRICS_DIRECTORY):
             reserve_room(Path(directory), os.getpid())
         observer = PrometheusObserver(REGISTRY)
+        tracing = settings.tracing
+        self._tracer = open_tracer(tracing, SERVICE, sample_ratio=tracing.sample_ratio)
         state = open_state(settings, observer)
         self._live = live_of(settings, state.store, state.lasting, observer)
         self._alarm = Alarm()
@@ -125,6 +129,8 @@ class Adaptsvc:
         add_feedback(served, self._live, self._labels, Computing(1, LABELS_WAITING))
         gate = GateLimits(settings.serve.open_requests, settings.serve.body_s)
         served.add_middleware(Gate, limits=gate, observer=observer, leaving=self._leaving)
+        if self._tracer.on:
+            served.add_middleware(Traced, tracer=self._tracer)
         mounted.app = served
         open_door(settings, observer, page)
         self._live.poll()
@@ -149,7 +155,7 @@ class Adaptsvc:
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
-        """Finish what is inside, publish what was sampled, stop following, and let go of the stream."""
+        """Finish what is inside, publish what was sampled, stop following, send the last spans."""
         self._health.close()
         self._engine.close(timeout_s=self._settings.serve.drain_s)
         self._sampler.close(self._settings.sample.flush_s)
@@ -160,6 +166,7 @@ class Adaptsvc:
         self._drift_stop.set()
         self._follower.join(timeout=10)
         self._labels.close()
+        self._tracer.close(self._settings.tracing.flush_s)
 
     def _start(self) -> None:
         self._sampler.start()

@@ -22,7 +22,7 @@ import numpy as np
 from adaptsvc import memory
 from adaptsvc.errors import AdaptsvcError, DiskFullError, InferenceError, StateError
 from adaptsvc.metrics import Observer
-from adaptsvc.serving.engine import Decoded
+from adaptsvc.serving.jobs import Decoded
 from adaptsvc.serving.live import code_of, lower_priority
 from adaptsvc.serving.predictor import Predictor
 from adaptsvc.serving.sampling import is_chosen

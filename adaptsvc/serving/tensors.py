@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from adaptsvc.errors import ImageError
-from adaptsvc.serving.engine import Decoded, Finish, Item
+from adaptsvc.serving.jobs import Decoded, Finish, Item
 from adaptsvc.serving.live import Live
 from adaptsvc.serving.predictor import Predictor
 from adaptsvc.serving.problems import STATUSES, documented

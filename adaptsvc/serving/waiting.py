@@ -20,7 +20,8 @@ from starlette.requests import Request
 from adaptsvc.errors import AdaptsvcError
 from adaptsvc.metrics import Observer
 from adaptsvc.serving.batching import retry_after_s
-from adaptsvc.serving.engine import Engine, Finish, FullError, Item
+from adaptsvc.serving.engine import Engine, FullError
+from adaptsvc.serving.jobs import Finish, Item
 from adaptsvc.serving.requests import CLIENT_CLOSED_REQUEST, RequestError
 
 TIMEOUT_HEADER = "X-Request-Timeout"

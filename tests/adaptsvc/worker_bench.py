@@ -17,7 +17,9 @@ from adaptsvc.learner import Learner
 from adaptsvc.metrics import MessageOutcome, Observer, Outcome
 from adaptsvc.publishing import Publisher
 from adaptsvc.serving.encoder import Runtime
-from adaptsvc.worker import Parts, Worker
+from adaptsvc.tracing import OFF, Tracer
+from adaptsvc.worker import Worker
+from adaptsvc.worker_parts import Parts
 from streams.log import Log, MemoryLog
 from streams.message import NewMessage, TopicPartition
 from streams.topics import load_topics
@@ -60,6 +62,7 @@ class Bench:
         self.check_lease: Callable[[], None] = lambda: None
         self.give_way: Callable[[threading.Event], object] = lambda _stop: None
         self.prune: Callable[[], object] = lambda: None
+        self.tracer: Tracer = OFF
         self.worker = self.start()
 
     def start(self) -> Worker:
@@ -78,6 +81,7 @@ class Bench:
             check_lease=lambda: self.check_lease(),
             give_way=lambda stop: self.give_way(stop),
             prune=lambda: self.prune(),
+            tracer=self.tracer,
         )
         worker = Worker(parts, self.settings, self.stop)
         worker.restore()

@@ -17,8 +17,15 @@ import yaml
 ROOT = Path(__file__).parents[2]
 BENTO = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# What the service loads for state.kind=redis and for samples that go to Kafka, beside itself.
-LATE = ("adaptsvc.redis.depot", "adaptsvc.redis.lease", "adaptsvc.redis.notices", "streams.kafka")
+# What the service loads for state.kind=redis, for samples that go to Kafka, and for spans, beside itself.
+LATE = (
+    "adaptsvc.redis.depot",
+    "adaptsvc.redis.lease",
+    "adaptsvc.redis.notices",
+    "streams.kafka",
+    "adaptsvc.opentelemetry",
+)
+EXTRAS = ("kafka", "redis", "tracing")
 ROOTS = ("adaptsvc", "streams")
 
 
@@ -79,17 +86,17 @@ def test_every_package_they_import_is_in_the_bento(files: list[Path]) -> None:
         if there.isdisjoint(each.lower().replace("_", "-") for each in distributions[name])
     }
     assert missing <= {"anyio", "starlette"}  # FastAPI is made of them
-    assert {"kafka", "redis"} <= others
+    assert {"kafka", "redis", "opentelemetry"} <= others
 
 
-def test_both_extras_of_the_scaled_out_service_are_in_the_bento() -> None:
-    extras = PROJECT["optional-dependencies"]
-    assert {*extras["kafka"], *extras["redis"]} <= {*BENTO["python"]["packages"]}
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_the_extras_a_service_may_need_are_in_the_bento(extra: str) -> None:
+    assert {*PROJECT["optional-dependencies"][extra]} <= {*BENTO["python"]["packages"]}
 
 
 def test_every_package_of_the_bento_is_asked_for_as_the_project_does() -> None:
     extras = PROJECT["optional-dependencies"]
-    known = [*PROJECT["dependencies"], *extras["kafka"], *extras["redis"]]
+    known = [*PROJECT["dependencies"], *(each for name in EXTRAS for each in extras[name])]
     assert {*BENTO["python"]["packages"]} <= {each.partition(";")[0] for each in known}
 
 

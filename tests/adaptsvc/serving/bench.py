@@ -28,8 +28,10 @@ from adaptsvc.serving.live import Live
 from adaptsvc.serving.predictor import Predictor
 from adaptsvc.serving.requests import RequestLimits
 from adaptsvc.serving.tensors import add_tensors
+from adaptsvc.serving.traced import Traced
 from adaptsvc.serving.versioning import add_versions
 from adaptsvc.serving.waiting import Desk
+from adaptsvc.tracing import OFF, Tracer
 from adaptsvc.versions.board import FileBoard
 from adaptsvc.versions.history import Desk as History
 from adaptsvc.versions.pins import FilePins
@@ -94,6 +96,7 @@ class Stand:
     sample: Callable[[str, bytes], None] = lambda _image_id, _data: None
     max_images: int = 4
     problem: str = ""
+    tracer: Tracer = OFF
 
     def __post_init__(self) -> None:
         self.store = VersionStore(self.settings.store)
@@ -119,6 +122,8 @@ class Stand:
         add_drift(app, self.live, DriftDesk(FileBoard(self.settings.board), 11.0, self.observer))
         add_tensors(app, self.live, desk, limits, lambda: self.problem)
         app.add_middleware(Gate, limits=self.gate, observer=self.observer, leaving=self.leaving)
+        if self.tracer.on:
+            app.add_middleware(Traced, tracer=self.tracer)
         return app
 
     @contextmanager

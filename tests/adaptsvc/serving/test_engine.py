@@ -15,7 +15,8 @@ from adaptsvc.config import Settings
 from adaptsvc.errors import InferenceError
 from adaptsvc.images import decode
 from adaptsvc.serving.batching import BatchLimits
-from adaptsvc.serving.engine import Decoded, Engine, FullError, Item
+from adaptsvc.serving.engine import Engine, FullError
+from adaptsvc.serving.jobs import Decoded, Item
 from adaptsvc.serving.predictor import Predictor
 from adaptsvc.types import Float32
 from adaptsvc.versions.delta import Head

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from adaptsvc.config import Settings
-from adaptsvc.serving.engine import Decoded, Item
 from adaptsvc.serving.health import CanaryLimits, Health, Sighting, judge
+from adaptsvc.serving.jobs import Decoded, Item
 from adaptsvc.serving.predictor import Predictor
 from adaptsvc.types import Float32
 from tests.adaptsvc.serving.bench import PATIENCE_S, Broken, Held, NotANumber, Stand, session_of

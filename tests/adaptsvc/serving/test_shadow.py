@@ -17,7 +17,7 @@ from adaptsvc.config import Settings
 from adaptsvc.errors import VersionCorruptError
 from adaptsvc.images import decode
 from adaptsvc.serving.door import Door
-from adaptsvc.serving.engine import Decoded
+from adaptsvc.serving.jobs import Decoded
 from adaptsvc.serving.predictor import Predictor
 from adaptsvc.serving.sampling import is_chosen
 from adaptsvc.serving.shadow import Shadow, Surroundings
