@@ -8,18 +8,18 @@ ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source
 RUN python -m venv /opt/adaptsvc
-COPY pyproject.toml README.md LICENSE NOTICE ./
+COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY streams streams
 COPY adaptsvc adaptsvc
 
 FROM source AS serving-packages
-RUN /opt/adaptsvc/bin/pip install --no-cache-dir '.[kafka,redis,tracing]'
+RUN /opt/adaptsvc/bin/pip install --no-cache-dir -c constraints.txt '.[kafka,redis,tracing]'
 
 # torch first and alone, from the index that has it for this machine; everything else from PyPI.
 FROM source AS worker-packages
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN /opt/adaptsvc/bin/pip install --no-cache-dir --index-url "${TORCH_INDEX}" 'torch>=2.6' 'torchvision>=0.21' \
-    && /opt/adaptsvc/bin/pip install --no-cache-dir '.[learn,kafka,redis,tracing]'
+    && /opt/adaptsvc/bin/pip install --no-cache-dir -c constraints.txt '.[learn,kafka,redis,tracing]'
 
 # Nothing is written but under ADAPTSVC_HOME and /tmp, so the root may be read-only.
 FROM python:3.11.13-slim-bookworm AS runtime

@@ -12,10 +12,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	touch $(STAMP)
 
 demo: install  ## the whole loop on real images, about 5 minutes
@@ -52,16 +52,16 @@ check: lint types architecture coverage  ## what CI runs
 
 # Not part of check: where PyPI's database does not answer, pip-audit skips every package and is content.
 audit: install  ## known vulnerabilities of what is installed; needs the network
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[audit]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
 	$(BIN)/python -m pip_audit --strict --skip-editable --progress-spinner off
 
 bento: install  ## builds the Bento, installs it in an environment of its own, and asks it
 	$(BIN)/python -m pytest tests/deploy/test_bento.py
 
 sbom: install  ## what the serving image ships, with licences; needs the network
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[sbom]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sbom]'
 	test -x build/serving/bin/python || $(BIN)/python -m venv build/serving
-	build/serving/bin/python -m pip install --quiet --disable-pip-version-check '.[kafka,redis,tracing]'
+	build/serving/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt '.[kafka,redis,tracing]'
 	$(BIN)/python -m cyclonedx_py environment --pyproject pyproject.toml --output-reproducible --of JSON \
 		-o build/serving.cdx.json build/serving/bin/python
 
@@ -69,7 +69,7 @@ k8s: install  ## the manifests that are made of topics, alerts and dashboards
 	$(BIN)/python -m k8s.generate
 
 schemas: install  ## the schemas of custom resources for the tests; needs the network
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[schemas]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[schemas]'
 	$(BIN)/python -m tests.deploy.schemas.make
 
 bench: install  ## the figures of docs/benchmarks.md
