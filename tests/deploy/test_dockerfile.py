@@ -64,8 +64,8 @@ def test_a_wheel_can_be_built_of_what_is_copied() -> None:
 
 
 def test_only_the_worker_has_torch() -> None:
-    assert extras("serving") == {"kafka", "redis"}
-    assert extras("worker") == {"kafka", "learn", "redis"}
+    assert extras("serving") == {"kafka", "redis", "tracing"}
+    assert extras("worker") == {"kafka", "learn", "redis", "tracing"}
     assert "torch" not in stage("serving")
     assert extras("serving") | extras("worker") <= PROJECT["optional-dependencies"].keys()
 
