@@ -30,7 +30,7 @@ WIDTH_PX, DPI, COLUMNS = 1600, 100, 24
 HEAD_PX, CELL_PX, MARGIN_PX, GAP_PX = 76, 38, 12, 8
 LEFT_PX, RIGHT_PX, TITLE_PX, TIMES_PX, NAMES_PX = 78, 14, 38, 26, 21  # inside a panel
 NAME_ROWS, LETTER_PX, SWATCH_PX = 4, 7.9, 26
-TITLE_PT, BOLD_PX = 11.5, 0.93  # a letter of the title is so many pixels wide per point of its size
+TITLE_PT, BOLD_PX = 11.5, 0.8  # a letter of the title is so many pixels wide per point of its size
 GROUND, CARD, EDGE, INK, FAINT = "#f4f5f5", "white", "#d8d9da", "#24292e", "#6e757c"
 COLORS = {"green": "#37872d", "orange": "#e0752d", "red": "#c4162a"}
 LINES = (
@@ -231,9 +231,9 @@ def _series(
     below = TIMES_PX + 10 + NAMES_PX * rows
     inside = Box(
         place.left + LEFT_PX,
-        place.top + TITLE_PX,
+        place.top + TITLE_PX + GAP_PX,
         place.width - LEFT_PX - RIGHT_PX,
-        place.height - TITLE_PX - below,
+        place.height - TITLE_PX - GAP_PX - below,
     )
     if not values:
         middle = place.top + place.height / 2

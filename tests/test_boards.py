@@ -109,7 +109,7 @@ def test_numbers_are_written_as_grafana_writes_them(value: float, unit: str, sai
 
 def test_a_long_title_is_smaller_and_a_short_one_as_large_as_the_others() -> None:
     assert boards.title_pt("Worker", 200) == boards.TITLE_PT
-    assert boards.title_pt("Refused or failed in 6 hours", 230) < boards.TITLE_PT
+    assert boards.title_pt("Refused or failed in 6 hours", 226) < boards.TITLE_PT
 
 
 def test_a_number_has_the_color_of_the_last_threshold_it_reaches() -> None:
