@@ -75,12 +75,13 @@ def limits(values: Sequence[float]) -> tuple[float, float]:
 
 
 def ticks(start: int, end: int, most: int) -> list[int]:
-    """Times at whole minutes, or tens of seconds, not more than `most`.
+    """Times at whole minutes, or tens of seconds, about `most` and none whose label would stick out.
 
     Example:
-        >>> ticks(30, 630, 6)
-        [120, 240, 360, 480, 600]
+        >>> ticks(30, 630, 6), ticks(0, 600, 6)
+        ([120, 240, 360, 480, 600], [120, 240, 360, 480])
     """
     steps = [10, 30, 60, 120, 300, 600, 1800, 3600, 10800, 21600, 86400]
     step = next((each for each in steps if (end - start) / each <= most), 7 * 86400)
-    return list(range(math.ceil(start / step) * step, end + 1, step))
+    first, last = start + 0.06 * (end - start), end - 0.04 * (end - start)
+    return list(range(math.ceil(first / step) * step, int(last) + 1, step))
