@@ -4,7 +4,8 @@ The real service with two processes and a real worker on one machine, with `lite
 pause; of what they send a share goes to the stream, the worker learns from it, publishes, and the service
 swaps; every half minute somebody goes back to zero-shot by hand, and the next round takes over again.
 Counted are failed requests, versions that answered, rounds, errors in the logs; memory is that of the
-processes from after their start to the end.
+processes from after their start to the end. With `--boards` a Prometheus watches, which takes its share of
+the cores, and the dashboards are drawn.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ import httpx
 import psutil
 
 from adaptsvc.processes import Child, settings_environment, worker_command
+from benchmarks.boards import draw_all
 from benchmarks.figures import Figure, at_most, publish
 from benchmarks.homes import stage
+from benchmarks.observed import prometheus
 from benchmarks.pictures import pictures
-from benchmarks.serving import HOST, requests_of, started
+from benchmarks.serving import HOST, free_port, requests_of, started
 from benchmarks.timeline import NO_VERSION, Client, draw, failed, latency_ms
 
 PICTURES, TICK_S, SETTLED_S = 256, 5.0, 60.0
@@ -42,6 +45,7 @@ WORK = {
 }
 TROUBLE = re.compile(r"\b(ERROR|CRITICAL)\b|Traceback")
 MIB = 2**20
+BOARDS = ("serving", "learning")
 
 
 @dataclass(slots=True)
@@ -60,7 +64,7 @@ def watch(client: Client, groups: dict[str, Child], url: str, seconds: float) ->
         while (now_s := client.now_s()) < seconds:
             for name, child in groups.items():
                 notes.memory_mib.setdefault(name, []).append(_resident_mib(child))
-            version = asking.get("/v1/model").json()["version"]
+            version = asking.get("/v1/model").raise_for_status().json()["model_version"]
             if version != serving:
                 serving = version
                 notes.swaps_s.append(client.now_s())
@@ -86,7 +90,7 @@ def figures_of(client: Client, notes: Notes, home: Path) -> list[Figure]:
     service_log, worker_log = (
         (home / f"{name}.log").read_text(errors="replace") for name in ("service", "worker")
     )
-    minutes = range(int(client.answers[-1].at_s // 60))
+    minutes = range(max(1, int(client.answers[-1].at_s // 60)))
     each_minute = [client.between(60 * minute, 60 * minute + 60) for minute in minutes]
     figures = [
         Figure("requests", [float(len(answers))], ""),
@@ -103,8 +107,8 @@ def figures_of(client: Client, notes: Notes, home: Path) -> list[Figure]:
         Figure("median, by minute", [latency_ms(a, 0.5) for a in each_minute], "ms"),
         Figure("p99, by minute", [latency_ms(a, 0.99) for a in each_minute], "ms"),
     ]
-    settled = int(SETTLED_S / TICK_S)
     for name, values in notes.memory_mib.items():
+        settled = min(int(SETTLED_S / TICK_S), len(values) - 1)
         figures += [
             Figure(f"RSS of the {name}, after a minute", values[settled : settled + 3], "MiB"),
             Figure(f"RSS of the {name}, at the end", values[-3:], "MiB"),
@@ -120,21 +124,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--png", type=Path, help="draw latency over time there")
+    parser.add_argument("--boards", type=Path, help="folder to draw the dashboards into")
     args = parser.parse_args(arguments)
     images = pictures(args.images, PICTURES)
     with tempfile.TemporaryDirectory(prefix="adaptsvc-bench-") as folder, ExitStack() as stack:
         home = Path(folder)
         stage(home, "lite")
         settings, serving = stack.enter_context(started(home, SERVE))
-        environment = settings_environment({"home": str(home), **WORK})
+        port, metrics_port = settings.serve.port, free_port()
+        own = {"home": str(home), "learn.metrics_port": str(metrics_port), **WORK}
+        environment = settings_environment(own)
         worker = Child.start("worker", worker_command(), environment, home / "worker.log")
         stack.callback(worker.stop)
-        port = settings.serve.port
+        if args.boards is not None:
+            ports = {"service": port, "worker": metrics_port}
+            watching = stack.enter_context(prometheus(home / "prometheus", ports))
         client = Client(port, requests_of(images, port), args.clients)
         groups = {"service": serving, "worker": worker}
         with client.running():
             notes = watch(client, groups, f"http://{HOST}:{port}", 60 * args.minutes)
         figures = figures_of(client, notes, home)
+        if args.boards is not None:
+            args.boards.mkdir(parents=True, exist_ok=True)
+            files = {name: args.boards / f"board_{name}.png" for name in BOARDS}
+            draw_all(watching, client.now_s(), files)
     if args.png is not None:
         title = f"{args.minutes:g} minutes of {args.clients} clients, rounds and swaps"
         draw([a for a in client.answers if not a.why], notes.swaps_s, title, args.png)

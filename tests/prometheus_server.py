@@ -16,16 +16,17 @@ START_TIMEOUT_S = 60.0
 
 
 class PrometheusServer:
-    """A server that scrapes and evaluates every second.
+    """A server that scrapes and evaluates every so often.
 
     Args:
         program: where it is.
         folder: of its data, configuration and log.
         port: a free one.
+        every_s: how often.
     """
 
-    def __init__(self, program: str, folder: Path, port: int) -> None:
-        self._program, self._folder = program, folder
+    def __init__(self, program: str, folder: Path, port: int, every_s: int = 1) -> None:
+        self._program, self._folder, self._every = program, folder, f"{every_s}s"
         self.url = f"http://127.0.0.1:{port}"
         self._address = f"127.0.0.1:{port}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -38,9 +39,9 @@ class PrometheusServer:
         ]
         config = {
             "global": {
-                "scrape_interval": "1s",
-                "scrape_timeout": "1s",
-                "evaluation_interval": "1s",
+                "scrape_interval": self._every,
+                "scrape_timeout": self._every,
+                "evaluation_interval": self._every,
             },
             "rule_files": [str(rules)],
             "scrape_configs": scraped,

@@ -38,11 +38,9 @@ RECORDED = 'namespace=~"$namespace"'  # of a recording rule, which adds up the i
 ANSWERS = 'endpoint=~"/v1/(classify|embed|feedback)|/v2/models/.+/infer"'
 SOURCE = DataSourceRef(type_val="prometheus", uid="$datasource")
 TAG = "adaptsvc"
-PROMOTED = (
-    f"adaptsvc:serving_version:max{{{RECORDED}}} > "
-    f"(adaptsvc:serving_version:max{{{RECORDED}}} offset 1m)"
-)
-ROLLED_BACK = PROMOTED.replace(" > ", " < ")
+# Differences, because Grafana shows no annotation whose value is 0, and a version may be 0.
+NEW, OLD = (f"adaptsvc:serving_version:max{{{RECORDED}}}{when}" for when in ("", " offset 1m"))
+PROMOTED, ROLLED_BACK = f"{NEW} - ({OLD}) > 0", f"({OLD}) - {NEW} > 0"
 Panel: TypeAlias = stat.Panel | timeseries.Panel
 
 

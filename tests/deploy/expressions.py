@@ -17,10 +17,12 @@ from typing import Any
 import promql_parser as promql
 import yaml
 
+from deploy.grafana.variables import filled
+
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
 BOARDS = sorted((ROOT / "k8s" / "grafana").glob("*.json"))
-CHOICES = {"$namespace": ".*", "$instance": ".*", "$__rate_interval": "30s"}
+RATE_WINDOW_S = 30
 COMPARISON = re.compile(r"\s(?:==|!=|>=|<=|>|<)\s")
 
 
@@ -61,7 +63,7 @@ def expressions() -> dict[str, str]:
             if variable["type"] == "query":
                 metric = variable["query"].removeprefix("label_values(").rpartition(",")[0]
                 found[f"{file.stem}: variable {variable['name']}"] = metric
-    return {where: _filled(expr) for where, expr in found.items()}
+    return {where: filled(expr, RATE_WINDOW_S) for where, expr in found.items()}
 
 
 def healthy(expr: str) -> str:
@@ -95,12 +97,6 @@ def selectors(expr: str) -> list[promql.VectorSelector]:
     """Every selector of an expression."""
     nodes = _nodes(promql.parse(expr))
     return [node for node in nodes if isinstance(node, promql.VectorSelector)]
-
-
-def _filled(expr: str) -> str:
-    for name, value in CHOICES.items():
-        expr = expr.replace(name, value)
-    return expr
 
 
 def _nodes(node: Any) -> Iterator[Any]:

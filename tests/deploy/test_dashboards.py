@@ -75,6 +75,12 @@ def test_a_board_shows_promotions_and_rollbacks_and_has_each_panel_once(file: Pa
 
 
 @every_board
+def test_an_annotation_is_never_0_which_grafana_would_not_show(file: Path) -> None:
+    for note in board(file)["annotations"]["list"]:
+        assert note["expr"].endswith(" > 0")
+
+
+@every_board
 def test_no_two_panels_of_a_board_overlap_or_stick_out(file: Path) -> None:
     cells = [
         (x, y)
@@ -100,3 +106,9 @@ def test_grafana_reads_them_from_where_compose_mounts_them() -> None:
     (mounted,) = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())["rule_files"]
     target = f"./deploy/prometheus/rules.yml:/etc/prometheus/{mounted}:ro"
     assert target in compose["prometheus"]["volumes"]
+
+
+def test_grafana_knows_how_often_prometheus_scrapes() -> None:
+    (source,) = yaml.safe_load((ROOT / "deploy/grafana/datasources.yml").read_text())["datasources"]
+    scraping = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())["global"]
+    assert source["jsonData"]["timeInterval"] == scraping["scrape_interval"]
