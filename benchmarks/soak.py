@@ -2,7 +2,7 @@
 
 The real service with two processes and a real worker on one machine, with `lite`. Clients ask without a
 pause; of what they send a share goes to the stream, the worker learns from it, publishes, and the service
-swaps; every half minute somebody goes back to zero-shot by hand, and the next round takes over again.
+swaps; every minute somebody goes back to zero-shot by hand, and the next round takes over again.
 Counted are failed requests, versions that answered, rounds, errors in the logs; memory is that of the
 processes from after their start to the end. With `--boards` a Prometheus watches, which takes its share of
 the cores, and the dashboards are drawn.
@@ -32,7 +32,7 @@ from benchmarks.serving import HOST, free_port, requests_of, started
 from benchmarks.timeline import NO_VERSION, Client, draw, failed, latency_ms
 
 PICTURES, TICK_S, SETTLED_S = 256, 5.0, 60.0
-BACK_EVERY_S = 30.0
+BACK_EVERY_S = 60.0
 SERVE = {"serve.poll_interval_s": "0.5", "sample.fraction": "1", "sample.per_second": "16"}
 WORK = {
     "learn.round_images": "64",
