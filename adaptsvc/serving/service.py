@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -91,19 +91,12 @@ class Adaptsvc:
         state = open_state(settings, observer)
         self._live = live_of(settings, state.store, state.lasting, observer)
         self._alarm = Alarm()
-        self._follower = threading.Thread(
-            target=self._live.follow,
-            args=(self._alarm, settings.serve.poll_interval_s),
-            name="follow-pointer",
-            daemon=True,
-        )
+        poll_s = settings.serve.poll_interval_s
+        self._follower = _follower("pointer", self._live.follow, self._alarm, poll_s)
         self._drift_stop = threading.Event()
         self._drift = drift_of(settings, state.board, observer)
-        self._drift_follower = threading.Thread(
-            target=self._drift.follow,
-            args=(self._drift_stop, DRIFT_POLL_S),
-            name="follow-drift",
-            daemon=True,
+        self._drift_follower = _follower(
+            "drift", self._drift.follow, self._drift_stop, DRIFT_POLL_S
         )
         self._settings = settings
         self._sampler = sampler_of(settings, observer)
@@ -178,6 +171,10 @@ class Adaptsvc:
         self._follower.start()
         self._drift_follower.start()
         self._leaving.listen()
+
+
+def _follower(what: str, follow: Callable[..., None], *args: object) -> threading.Thread:
+    return threading.Thread(target=follow, args=args, name=f"follow-{what}", daemon=True)
 
 
 def drift_of(settings: Settings, board: Board, observer: Observer) -> DriftDesk:
