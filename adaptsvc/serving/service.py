@@ -112,10 +112,8 @@ class Adaptsvc:
         served = create_app(self._live, desk=desk, classifier=classifier, limits=limits)
         add_tensors(served, self._live, desk, limits, self._health.unproven)
         shadow = state.shadow if self._shadow else None
-        history = VersionDesk(state.store, state.lasting, state.pins, shadow)
-        add_versions(served, history, door)
-        tasks = TaskDesk(state.store, state.pointer, state.tasks)
-        add_classes(served, self._live, tasks, door)
+        add_versions(served, VersionDesk(state.store, state.lasting, state.pins, shadow), door)
+        add_classes(served, self._live, TaskDesk(state.store, state.pointer, state.tasks), door)
         add_drift(served, self._live, self._drift)
         page = assets()
         add_page(served, page)
