@@ -1,7 +1,7 @@
 # Two images from one file: `serving` (the service and the command line, without torch) and `worker`.
 #   docker build --target serving -t adaptsvc-serving .
 #   docker build --target worker -t adaptsvc-worker .
-# On a GPU: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128
+# On a GPU: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130
 
 FROM python:3.11.13-slim-bookworm AS source
 ENV PIP_NO_CACHE_DIR=1 \

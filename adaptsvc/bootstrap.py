@@ -207,7 +207,7 @@ def _clip(settings: Settings, device: str = "") -> Clip:
 def _export(clip: Clip, settings: Settings, store: Store) -> tuple[Prompt, Encoder]:
     prompt = Prompt(clip, settings.classes, settings.prompt)
     runtime = runtime_of(settings.serve, torch.get_num_threads())
-    return prompt, build_encoder(ensure_base(clip, store), {}, runtime)
+    return prompt, build_encoder(ensure_base(clip, store, settings.serve.precision), {}, runtime)
 
 
 def _task(settings: Settings, state: State) -> Task:

@@ -110,9 +110,12 @@ def inference(settings: Settings) -> Iterator[Finding]:
     if tried.runs:
         why = f"serve.device is {serve.device}; built in but not asked for: {others}"
         yield Finding("provider", "ok", f"{wanted}: {why}")
+        if (serve.device, serve.precision) == ("cpu", "float16"):
+            slow = "serve.precision is float16, which a CPU computes by way of float32, slower"
+            yield Finding("precision", "warning", slow, "set serve.precision to float32")
         return
     missing = "; ".join(tried.why_not) or "ONNX Runtime does not say why"
-    advice = "install what is missing (pip install onnxruntime-gpu), or set serve.device to cpu"
+    advice = "install what is missing (pip install 'adaptsvc[cuda]'), or set serve.device to cpu"
     if serve.fallback:
         found = f"{spare}, because {wanted} does not run: {missing}; serve.fallback allows it"
         yield Finding("provider", "warning", found, advice)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import ctypes
+import functools
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +18,7 @@ IDENTITY = base64.b64decode(
     "CAgSADo3ChAKAXgSAXkiCElkZW50aXR5EgFnWg8KAXgSCgoICAESBAoCCAFiDwoBeRIKCggIARIECgIIAUIECgAQDQ=="
 )
 NODES = "nvidia[0-9]*"
-CUDA_LIBRARIES = ("libcuda.so.1", "libcudart.so.12", "libcublasLt.so.12", "libcudnn.so.9")
+CUDA_PROVIDER = "CUDAExecutionProvider"
 SILENT = 4
 
 
@@ -39,6 +42,8 @@ def try_provider(name: str) -> Providers:
     built_in = tuple(onnxruntime.get_available_providers())
     if name not in built_in:
         return Providers(built_in, runs=False, why_not=(f"this ONNX Runtime has no {name}",))
+    if name == CUDA_PROVIDER:
+        load_cuda()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT
     try:
@@ -52,6 +57,23 @@ def try_provider(name: str) -> Providers:
     return Providers(built_in, runs=False, why_not=(*reasons, *missing_for_cuda()))
 
 
+@functools.cache
+def load_cuda() -> None:
+    """Load the CUDA libraries that pip installed, where it did; no loader looks among Python's packages."""
+    with contextlib.redirect_stdout(io.StringIO()):  # what it misses, `missing_for_cuda` tells
+        onnxruntime.preload_dlls()
+
+
+def cuda_libraries() -> tuple[str, ...]:
+    """What this build of ONNX Runtime loads for CUDA; the driver's alone where it was built without."""
+    try:
+        from onnxruntime.capi.build_and_package_info import cuda_version
+    except ImportError:
+        return ("libcuda.so.1",)
+    major = cuda_version.partition(".")[0]
+    return "libcuda.so.1", f"libcudart.so.{major}", f"libcublasLt.so.{major}", "libcudnn.so.9"
+
+
 def missing_for_cuda(
     devices: Path = Path("/dev"), load: Callable[[str], object] = ctypes.CDLL
 ) -> Iterator[str]:
@@ -63,7 +85,7 @@ def missing_for_cuda(
     """
     if not any(devices.glob(NODES)):
         yield f"no GPU: there is no {devices}/nvidia0 (in a container: start it with --gpus all)"
-    for name in CUDA_LIBRARIES:
+    for name in cuda_libraries():
         try:
             load(name)
         except OSError:

@@ -22,7 +22,7 @@ from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.serving.predictor import describe_self_test
 from adaptsvc.tracing import VERSION, current
 from adaptsvc.types import Float32, Tensors
-from adaptsvc.versions.base import Base
+from adaptsvc.versions.base import Base, Precision, marked
 from adaptsvc.versions.delta import Head
 from adaptsvc.versions.manifest import Calibration, Draft, OodRule
 from adaptsvc.versions.pointer import Pointer
@@ -91,10 +91,11 @@ class Publisher:
 
     def _base(self, learner: Learner, candidate: Candidate) -> Base:
         """The base of other weights than the parent's."""
+        precision = self._settings.serve.precision
         if not candidate.tower:  # back at the CLIP's own weights
-            return ensure_base(learner.clip, self._store)
+            return ensure_base(learner.clip, self._store, precision)
         return self._store.add_base(
-            lambda directory: export_tuned(learner.clip, candidate.tower, directory)
+            lambda directory: export_tuned(learner.clip, candidate.tower, directory, precision)
         )
 
     def _decide(
@@ -160,10 +161,10 @@ def _same(first: Tensors, second: Tensors) -> bool:
     )
 
 
-def ensure_base(clip: Clip, store: Store) -> Base:
-    """The base model of a CLIP, exported when it is not in the store yet."""
-    found = store.find_base(clip.fingerprint)
-    return found or store.add_base(lambda directory: export_base(clip, directory))
+def ensure_base(clip: Clip, store: Store, precision: Precision = "float32") -> Base:
+    """The base model of a CLIP in that precision, exported when it is not in the store yet."""
+    found = store.find_base(marked(clip.fingerprint, precision))
+    return found or store.add_base(lambda directory: export_base(clip, directory, precision))
 
 
 def zero_shot_draft(

@@ -27,6 +27,7 @@ from adaptsvc.serving.encoder import Runtime
 from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.tuner import Tuner, start_from
 from adaptsvc.types import Float32, Tensors, UInt8
+from adaptsvc.versions.base import Base, marked
 from adaptsvc.versions.manifest import Manifest
 from adaptsvc.versions.round_record import Machine, Member, RoundRecord, parse_record
 from adaptsvc.versions.store import Store, Version
@@ -232,10 +233,8 @@ def _clip(store: Store, manifest: Manifest, machine: Machine) -> Clip:
         )
     torch.set_num_threads(machine.threads)
     clip = load(manifest.model, device=machine.device)
-    root = manifest
-    while root.parent is not None:
-        root = store.manifest(root.parent)
-    if store.base(root.base).fingerprint != clip.fingerprint:
+    base = _root(store, manifest)
+    if base.fingerprint != marked(clip.fingerprint, base.precision):
         raise NotReproducibleError(
             f"the model {manifest.model!r} is not the one version {manifest.id} goes back to: its weights or "
             "its preprocessing changed; put the old ones back",
@@ -244,10 +243,16 @@ def _clip(store: Store, manifest: Manifest, machine: Machine) -> Clip:
     return clip
 
 
+def _root(store: Store, manifest: Manifest) -> Base:
+    """The base of the zero-shot version a version goes back to."""
+    while manifest.parent is not None:
+        manifest = store.manifest(manifest.parent)
+    return store.base(manifest.base)
+
+
 def _learner(clip: Clip, store: Store, made: Version) -> Learner:
-    base = store.find_base(clip.fingerprint)
-    assert base is not None, "the version goes back to it"
     manifest = made.manifest
+    base = _root(store, manifest)
     encoder = build_encoder(base, {}, Runtime("cpu", torch.get_num_threads()))
     return Learner(clip, Prompt(clip, manifest.classes, manifest.prompt), encoder)
 

@@ -48,6 +48,9 @@ class ServeSettings(Section):
     fallback: bool = Field(
         False, description="Run on the CPU where the device is missing; a metric says so."
     )
+    precision: Literal["float32", "float16"] = Field(
+        "float32", description="Of the image tower that the worker exports; float16 wants a GPU."
+    )
     cuda: CudaSettings = CudaSettings()
     threads: int = Field(
         0,

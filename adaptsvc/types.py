@@ -14,6 +14,7 @@ Float32: TypeAlias = npt.NDArray[np.float32]
 Float64: TypeAlias = npt.NDArray[np.float64]
 UInt8: TypeAlias = npt.NDArray[np.uint8]
 Tensors: TypeAlias = dict[str, Float32]
+Norms: TypeAlias = dict[str, Float32 | npt.NDArray[np.float16]]  # as a graph has them
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,19 @@ convolutions and lose its parameters; overriding them then does nothing, silentl
 Two ways to run another set of norm parameters, decided per model by `decide_swap`:
 - ``feed``: the parameters are graph inputs with defaults; a delta is fed to the session already running;
 - ``session``: a second session is built over the same data file with the delta in place of the defaults.
+
+In ``float16`` the tower computes in half precision; images and embeddings stay float32, and so does a delta,
+which the encoder rounds. What half precision changes is held against limits before anything is stored.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -28,27 +33,41 @@ from torch import Tensor, nn
 
 from adaptsvc.adapt.adapter import norm_parameters, unit
 from adaptsvc.clip.load import Clip, fingerprint
+from adaptsvc.clip.parity import LIMITS, gap
 from adaptsvc.errors import ModelError
 from adaptsvc.types import Tensors
-from adaptsvc.versions.base import TUNED
+from adaptsvc.versions.base import TUNED, Precision, marked
 from adaptsvc.versions.delta import to_bytes
 
 Swap: TypeAlias = Literal["feed", "session"]
 INPUT, OUTPUT = "images", "embeddings"
 GRAPH, DATA, DESCRIPTION = "model.onnx", "model.data", "preprocess.json"
+PICTURES, BLOCKS = 4, 8
 EXTERNAL_BYTES = 1024  # smaller constants stay in the graph: shape inference wants to read them
 
 
 class ImageTower(nn.Module):
-    """(N, 3, H, W) normalised float -> (N, D) unit embeddings."""
+    """(N, 3, H, W) normalised -> (N, D) unit embeddings, float32 both; half precision in between if asked."""
 
-    def __init__(self, visual: nn.Module) -> None:
+    def __init__(self, visual: nn.Module, precision: Precision = "float32") -> None:
         super().__init__()
-        self.visual = visual
+        self._half = precision == "float16"
+        self.visual = copy.deepcopy(visual).half() if self._half else visual
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed a batch."""
-        return unit(self.visual(images))
+        return unit(self.visual(images.half()).float() if self._half else self.visual(images))
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Convolutions on a GPU in float32; by default torch rounds what they multiply to TF32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def swappable(clip: Clip) -> dict[str, nn.Parameter]:
@@ -56,27 +75,31 @@ def swappable(clip: Clip) -> dict[str, nn.Parameter]:
     return norm_parameters(clip.model.visual, prefix="visual")
 
 
-def export_base(clip: Clip, directory: Path) -> None:
+def export_base(clip: Clip, directory: Path, precision: Precision = "float32") -> None:
     """Write the base model: graph, data file, and a description of what it is.
 
     Args:
         clip: what to export; it stays as it is.
         directory: an existing empty folder.
+        precision: of the weights and the arithmetic of the tower.
 
     Raises:
-        ModelError: the exporter failed, or a norm parameter lost its name.
+        ModelError: the exporter failed, a norm parameter lost its name, or the graph answers further from
+            what torch answers in float32 than its precision explains.
     """
     names = sorted(swappable(clip))
-    program = _trace(clip)
+    program = _trace(clip, precision)
     _check_names(program.graph.initializers, names)
     _save(program, directory, names, overridable=True)
     swap = decide_swap(directory / GRAPH)
     if swap == "session":
         _save(program, directory, names, overridable=False)
         _check_fused(directory / GRAPH)
+    _check_parity(clip, directory / GRAPH, precision)
     description = {
         "model": clip.name,
-        "fingerprint": clip.fingerprint,
+        "fingerprint": marked(clip.fingerprint, precision),
+        "precision": precision,
         "swap": swap,
         "swappable": names,
         "preprocess": clip.preprocess.to_json(),
@@ -84,19 +107,22 @@ def export_base(clip: Clip, directory: Path) -> None:
     (directory / DESCRIPTION).write_text(json.dumps(description, indent=1))
 
 
-def export_tuned(clip: Clip, changed: Tensors, directory: Path) -> None:
+def export_tuned(
+    clip: Clip, changed: Tensors, directory: Path, precision: Precision = "float32"
+) -> None:
     """Write a base model whose tower is no longer the CLIP's own, and what of it has changed.
 
     Args:
         clip: its tower as it is now.
         changed: the changed weights by name, norms apart; what the next round starts from.
         directory: an existing empty folder.
+        precision: as for `export_base`.
 
     Raises:
         ModelError: as `export_base`.
     """
     tuned = replace(clip, fingerprint=fingerprint(clip.model.visual, clip.preprocess))
-    export_base(tuned, directory)
+    export_base(tuned, directory, precision)
     (directory / TUNED).write_bytes(to_bytes(changed))
 
 
@@ -124,7 +150,7 @@ def optimized_operators(graph: Path) -> set[str]:
             leftover.unlink()
 
 
-def _trace(clip: Clip) -> ir.Model:
+def _trace(clip: Clip, precision: Precision) -> ir.Model:
     size = clip.preprocess.size
     device = next(clip.model.parameters()).device
     example = torch.zeros(2, 3, size, size, device=device)
@@ -133,7 +159,7 @@ def _trace(clip: Clip) -> ir.Model:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter warns of its own deprecations
             exported = torch.onnx.export(
-                ImageTower(clip.model.visual).eval(),
+                ImageTower(clip.model.visual, precision).eval(),
                 (example,),
                 dynamo=True,
                 optimize=False,
@@ -160,6 +186,25 @@ def _check_names(initializers: Mapping[str, ir.Value], names: Sequence[str]) -> 
         raise ModelError(
             f"the export lost {len(missing)} of {len(names)} norm parameters ({missing[:3]}...); "
             "a delta for them would be ignored silently: this model cannot be adapted"
+        )
+
+
+def _check_parity(clip: Clip, graph: Path, precision: Precision) -> None:
+    """Refuse a graph whose embeddings of made-up pictures are not those of torch in float32."""
+    device = next(clip.model.parameters()).device
+    blocks = torch.randn(PICTURES, 3, BLOCKS, BLOCKS, generator=torch.Generator().manual_seed(0))
+    images = nn.functional.interpolate(blocks, size=clip.preprocess.size)
+    with torch.no_grad(), exact():
+        expected = ImageTower(clip.model.visual)(images.to(device)).cpu().numpy()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    answers = session.run([OUTPUT], {INPUT: images.numpy()})[0]
+    found, limits = gap(expected, answers), LIMITS[precision]
+    if not found.within(limits):
+        raise ModelError(
+            f"{clip.name} in {precision} answers otherwise than torch in float32: on {PICTURES} pictures "
+            f"{found}; {limits} are allowed: set serve.precision to float32, or report the model"
         )
 
 

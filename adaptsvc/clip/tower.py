@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptsvc.adapt.adapter import norm_parameters, trainable_only
-from adaptsvc.clip.export import ImageTower
+from adaptsvc.clip.export import ImageTower, exact
 from adaptsvc.clip.load import Clip
 from adaptsvc.errors import ModelError
 from adaptsvc.types import Float32, Tensors
@@ -124,7 +124,7 @@ class Tower:
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Unit embeddings (N, D) of (N, 3, H, W) uint8, without gradients."""
-        with torch.no_grad():
+        with torch.no_grad(), exact():
             embeddings: Tensor = self.module(self.standardised(self.scaled(pixels)))
             return embeddings
 

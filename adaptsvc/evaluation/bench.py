@@ -77,7 +77,9 @@ class Bench:
         if not candidate.tower:
             return build_encoder(base, candidate.delta, self.runtime, before=self.ready.encoder)
         store, clip = self.ready.store, self.ready.clip
-        tuned = store.add_base(lambda folder: export_tuned(clip, candidate.tower, folder))
+        tuned = store.add_base(
+            lambda folder: export_tuned(clip, candidate.tower, folder, base.precision)
+        )
         try:
             return build_encoder(tuned, candidate.delta, self.runtime)
         finally:

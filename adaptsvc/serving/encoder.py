@@ -19,13 +19,14 @@ import onnxruntime
 
 from adaptsvc.errors import ModelError
 from adaptsvc.images import normalise
+from adaptsvc.providers import CUDA_PROVIDER, load_cuda
 from adaptsvc.serve_section import CudaSettings, ServeSettings
-from adaptsvc.types import Float32, Tensors, UInt8
+from adaptsvc.types import Float32, Norms, Tensors, UInt8
 from adaptsvc.versions.base import Base
 
 log = logging.getLogger(__name__)
 Device: TypeAlias = Literal["cpu", "cuda"]
-PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": CUDA_PROVIDER}
 ERRORS_ONLY = 3
 
 
@@ -77,7 +78,7 @@ class Encoder:
     """A session and the delta it runs with. Use `build`."""
 
     def __init__(
-        self, base: Base, session: Any, *, feeds: Tensors, keep: Sequence[Any], bind: bool = False
+        self, base: Base, session: Any, *, feeds: Norms, keep: Sequence[Any], bind: bool = False
     ) -> None:
         self.base = base
         self.session = session
@@ -111,7 +112,7 @@ class Encoder:
         embeddings: Float32 = binding.copy_outputs_to_cpu()[0]
         return embeddings
 
-    def _placed(self, feeds: Tensors) -> dict[str, Any]:
+    def _placed(self, feeds: Norms) -> dict[str, Any]:
         """The delta in the memory of the provider that runs, which may be the CPU's after all."""
         on_gpu = self.provider == PROVIDERS["cuda"]
         options = self.session.get_provider_options().get(self.provider, {}) if on_gpu else {}
@@ -134,18 +135,20 @@ def build(
     Raises:
         ModelError: ONNX Runtime refuses the model, has not the device asked for, or a shape does not fit.
     """
+    # A graph in half precision has its norms so too; a version never has.
+    norms: Norms = {name: value.astype(base.precision) for name, value in delta.items()}
     if base.swap == "session":
-        session, keep = _session(base, delta, runtime)
+        session, keep = _session(base, norms, runtime)
         return Encoder(base, session, feeds={}, keep=keep, bind=runtime.bind)
     if before is not None and before.base.digest == base.digest:
         session = before.session
     else:
         session, _ = _session(base, {}, runtime)
-    _check_shapes(session, delta)
-    return Encoder(base, session, feeds=delta, keep=(), bind=runtime.bind)
+    _check_shapes(session, norms)
+    return Encoder(base, session, feeds=norms, keep=(), bind=runtime.bind)
 
 
-def _check_shapes(session: Any, delta: Tensors) -> None:
+def _check_shapes(session: Any, delta: Norms) -> None:
     """Refuse what ONNX Runtime would only refuse at the first request."""
     wanted = {entry.name: tuple(entry.shape) for entry in session.get_overridable_initializers()}
     wrong = sorted(name for name, value in delta.items() if value.shape != wanted.get(name))
@@ -157,7 +160,7 @@ def _check_shapes(session: Any, delta: Tensors) -> None:
         )
 
 
-def _session(base: Base, delta: Tensors, runtime: Runtime) -> tuple[Any, list[Any]]:
+def _session(base: Base, delta: Norms, runtime: Runtime) -> tuple[Any, list[Any]]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = runtime.threads
     options.log_severity_level = ERRORS_ONLY
@@ -167,6 +170,8 @@ def _session(base: Base, delta: Tensors, runtime: Runtime) -> tuple[Any, list[An
     if delta:
         options.add_external_initializers(list(delta), values)
     provider = PROVIDERS[runtime.device]
+    if runtime.device == "cuda":
+        load_cuda()
     asked = (provider, dict(runtime.options)) if runtime.options else provider
     try:
         session = onnxruntime.InferenceSession(str(base.graph), options, providers=[asked])

@@ -16,12 +16,13 @@ from adaptsvc.serving.encoder import build as build_encoder
 from adaptsvc.trust import ood
 from adaptsvc.trust.calibration import softmax
 from adaptsvc.types import Answer, ClassProbability, Float32, Float64, Prediction, UInt8
-from adaptsvc.versions.base import Base
+from adaptsvc.versions.base import Base, Precision
 from adaptsvc.versions.delta import Head, check_names
 from adaptsvc.versions.manifest import Manifest, SelfTest
 from adaptsvc.versions.store import Version
 
-SELF_TEST_IMAGES, SELF_TEST_TOLERANCE, SELF_TEST_GRID = 1, 1e-3, 8
+SELF_TEST_IMAGES, SELF_TEST_GRID = 1, 8
+SELF_TEST_TOLERANCES: dict[Precision, float] = {"float32": 1e-3, "float16": 1e-2}
 
 
 class Predictor:
@@ -148,7 +149,7 @@ def describe_self_test(encoder: Encoder, seed: int) -> tuple[SelfTest, Float32]:
         seed=seed,
         images=SELF_TEST_IMAGES,
         input_sha256=_digest(pixels),
-        tolerance=SELF_TEST_TOLERANCE,
+        tolerance=SELF_TEST_TOLERANCES[encoder.base.precision],
     )
     return test, encoder.embed(pixels)
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from adaptsvc.errors import ForeignBaseError, VersionCorruptError
 from adaptsvc.images import Preprocess
@@ -17,6 +17,7 @@ from adaptsvc.types import Tensors
 from adaptsvc.versions import delta as tensors
 from adaptsvc.versions.files import sha256
 
+Precision: TypeAlias = Literal["float32", "float16"]
 BASE_FILES = ("model.data", "model.onnx", "preprocess.json")
 TUNED = "tuned.safetensors"  # only in the base of a tuned model: what of the tower is not the CLIP's own
 
@@ -28,7 +29,8 @@ class Base:
     Attributes:
         digest: SHA-256 over its files.
         directory: where they are.
-        fingerprint: of the CLIP image tower it was exported from.
+        fingerprint: of the CLIP image tower it was exported from, marked with another precision than float32.
+        precision: of its weights and of what is computed between its input and its output.
         swap: how a delta becomes the running model.
         swappable: the names a delta may hold.
         preprocess: how an image becomes its input.
@@ -37,6 +39,7 @@ class Base:
     digest: str
     directory: Path
     fingerprint: str
+    precision: Precision
     swap: Literal["feed", "session"]
     swappable: frozenset[str]
     preprocess: Preprocess
@@ -79,10 +82,21 @@ def read_base(directory: Path) -> Base:
         digest=digest,
         directory=directory,
         fingerprint=description["fingerprint"],
+        precision=description.get("precision", "float32"),
         swap=description["swap"],
         swappable=frozenset(description["swappable"]),
         preprocess=Preprocess.from_json(description["preprocess"]),
     )
+
+
+def marked(fingerprint: str, precision: Precision) -> str:
+    """What a base of that precision has as its fingerprint.
+
+    Example:
+        >>> marked("ab12", "float32"), marked("ab12", "float16")
+        ('ab12', 'ab12-float16')
+    """
+    return fingerprint if precision == "float32" else f"{fingerprint}-{precision}"
 
 
 def digest_of(directory: Path) -> str:

@@ -17,6 +17,8 @@ from adaptsvc.clip.prompt import class_embeddings
 from adaptsvc.config import Settings
 from adaptsvc.errors import ModelError
 from adaptsvc.images import ImageLimits, decode
+from adaptsvc.serving.encoder import Runtime
+from adaptsvc.serving.predictor import build
 from adaptsvc.versions.manifest import Draft
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -119,6 +121,22 @@ def test_other_weights_are_another_base_and_version_zero_stays(
     assert zero.base != one.base == after.encoder.base.digest
     assert bases(prepared) == sorted([zero.base, one.base])
     assert after.pointer.read().version == 1
+
+
+@VIT
+def test_another_precision_is_another_base_whose_zero_shot_version_serves(
+    prepared: Settings,
+) -> None:
+    serve = prepared.serve.model_copy(update={"precision": "float16"})
+    after = prepare(prepared.model_copy(update={"serve": serve}))
+    assert after.encoder.base.precision == "float16"
+    assert after.pointer.read().version == 1
+    zero, one = after.store.load(0), after.store.load(1)
+    assert (zero.manifest.self_test.tolerance, one.manifest.self_test.tolerance) == (1e-3, 1e-2)
+    for version in (zero, one):
+        build(after.store.base(version.manifest.base), version, Runtime()).self_test()
+    back = prepare(prepared)  # and the way back needs no export
+    assert (back.encoder.base.digest, back.pointer.read().version) == (zero.manifest.base, 2)
 
 
 @VIT

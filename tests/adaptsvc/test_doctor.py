@@ -87,6 +87,12 @@ def test_a_device_that_is_asked_for_and_missing_is_an_error_with_the_reason(tmp_
     assert (found.level, found.found[:20]) == ("warning", "CPUExecutionProvider")
 
 
+def test_half_precision_on_a_cpu_is_a_warning(tmp_path: Path) -> None:
+    asked = settings(tmp_path, serve=ServeSettings(precision="float16"))
+    assert named(doctor.inference(asked), "precision").level == "warning"
+    assert [f.name for f in doctor.inference(settings(tmp_path))] == ["onnxruntime", "provider"]
+
+
 def test_torch_that_is_not_installed_is_told_and_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

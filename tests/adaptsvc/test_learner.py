@@ -20,11 +20,12 @@ from adaptsvc.clip.tower import Tower, moved
 from adaptsvc.config import Settings
 from adaptsvc.errors import NonFiniteStepError, ParityError
 from adaptsvc.learner import Candidate, Learner, autocast
+from adaptsvc.publishing import ensure_base
 from adaptsvc.sections import LearnSettings
 from adaptsvc.serving.encoder import Runtime, build
 from adaptsvc.types import Tensors
 from adaptsvc.versions.delta import Head
-from adaptsvc.versions.store import Version
+from adaptsvc.versions.store import Version, VersionStore
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Samples = tuple[Sample, ...]
@@ -237,12 +238,25 @@ def test_parity_holds_for_the_encoder_of_the_candidate(
     learner.check_parity(candidate, encoder, window)
 
 
+def test_parity_in_half_precision_has_limits_of_its_own(
+    learner: Learner, window: Samples, ready: Ready, tmp_path: Path
+) -> None:
+    base = ensure_base(ready.clip, VersionStore(tmp_path / "half"), "float16")
+    candidate = learn(learner, window)
+    learner.check_parity(candidate, build(base, candidate.delta, Runtime()), window)
+    other = {name: value * 1.3 + 0.2 for name, value in candidate.delta.items()}
+    with pytest.raises(ParityError, match="float16"):
+        learner.check_parity(candidate, build(base, other, Runtime()), window)
+
+
 def test_parity_fails_for_an_encoder_with_another_delta(
     learner: Learner, window: Samples, ready: Ready
 ) -> None:
     candidate = learn(learner, window)
     other = {name: value * 1.3 + 0.2 for name, value in candidate.delta.items()}
-    with pytest.raises(ParityError, match="on 12 images torch and ONNX Runtime differ"):
+    with pytest.raises(
+        ParityError, match=r"on 12 images torch and ONNX Runtime \(float32\) differ"
+    ):
         learner.check_parity(candidate, build(ready.encoder.base, other, Runtime()), window)
 
 
@@ -322,3 +336,16 @@ def test_a_round_on_cuda_gives_what_it_gives_on_cpu(
         np.testing.assert_allclose(there.delta[name], value, atol=2e-3, err_msg=name)
     np.testing.assert_allclose(there.class_embeddings, here.class_embeddings, atol=2e-3)
     assert there.losses == pytest.approx(here.losses, abs=1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_parity_holds_for_what_was_learned_on_cuda(
+    window: Samples, ready: Ready, tiny_directory: Path, tiny_settings: Callable[..., Settings]
+) -> None:
+    """By default its convolutions would be rounded to TF32, and every candidate refused."""
+    settings = tiny_settings(tiny_directory)
+    clip = load(settings.model, device="cuda")
+    learner = Learner(clip, Prompt(clip, settings.classes, settings.prompt), ready.encoder)
+    candidate = learn(learner, window)
+    learner.check_parity(candidate, build(ready.encoder.base, candidate.delta, Runtime()), window)

@@ -13,12 +13,21 @@ import torch
 
 from adaptsvc.adapt.adapter import unit
 from adaptsvc.bootstrap import Ready
-from adaptsvc.clip.export import DATA, GRAPH, decide_swap, optimized_operators, swappable
+from adaptsvc.clip.export import (
+    DATA,
+    GRAPH,
+    decide_swap,
+    exact,
+    optimized_operators,
+    swappable,
+)
 from adaptsvc.clip.load import Clip, load
+from adaptsvc.clip.parity import LIMITS, Gap, gap
 from adaptsvc.errors import ModelError
 from adaptsvc.images import ImageLimits, decode, normalise
 from adaptsvc.publishing import ensure_base
-from adaptsvc.serving.encoder import Encoder, Runtime, build
+from adaptsvc.serve_section import CudaSettings
+from adaptsvc.serving.encoder import Encoder, Runtime, build, cuda_options
 from adaptsvc.types import Float32, Tensors, UInt8
 from adaptsvc.versions.base import Base
 from adaptsvc.versions.store import VersionStore
@@ -32,6 +41,25 @@ RESNET = pytest.mark.parametrize("tiny_directory", ["resnet"], indirect=True)
 def lite_base(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clip, Base]:
     clip = load("lite")
     return clip, ensure_base(clip, VersionStore(tmp_path_factory.mktemp("lite")))
+
+
+@pytest.fixture(scope="session")
+def half_bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Base]:
+    return {}
+
+
+@pytest.fixture
+def half(
+    exported: tuple[Clip, Base],
+    half_bases: dict[str, Base],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Clip, Base]:
+    """The same CLIP in half precision."""
+    clip, base = exported
+    if base.digest not in half_bases:
+        store = VersionStore(tmp_path_factory.mktemp("half"))
+        half_bases[base.digest] = ensure_base(clip, store, "float16")
+    return clip, half_bases[base.digest]
 
 
 @pytest.fixture(params=["vit", "resnet", LITE])
@@ -146,6 +174,85 @@ def test_layer_norms_are_fed_and_batch_norms_need_a_session(
     assert len([value.name for value in graph.input]) == inputs
 
 
+def test_half_precision_halves_the_base_and_is_another_one(
+    exported: tuple[Clip, Base], half: tuple[Clip, Base]
+) -> None:
+    (clip, whole), (_, base) = exported, half
+    assert (whole.precision, base.precision) == ("float32", "float16")
+    assert (whole.fingerprint, base.fingerprint) == (
+        clip.fingerprint,
+        f"{clip.fingerprint}-float16",
+    )
+    assert (base.swap, base.swappable) == (whole.swap, whole.swappable)
+    sizes = [(each.directory / DATA).stat().st_size for each in (whole, base)]
+    assert 0.4 < sizes[1] / sizes[0] < 0.6
+    types = {
+        tensor.name: tensor.data_type
+        for tensor in onnx.load(base.graph, load_external_data=False).graph.initializer
+    }
+    assert {types[name] for name in base.swappable} == {onnx.TensorProto.FLOAT16}
+    assert next(clip.model.visual.parameters()).dtype is torch.float32  # it was copied, not changed
+
+
+def test_half_precision_answers_as_torch_does_within_its_limits(
+    half: tuple[Clip, Base], pictures: Callable[[Base, int], UInt8]
+) -> None:
+    clip, base = half
+    pixels, delta = pictures(base, 5), shaken(clip)
+    for change in ({}, delta):
+        found = build(base, change, Runtime()).embed(pixels)
+        apart = gap(in_torch(clip, pixels, change), found)
+        assert apart.within(LIMITS["float16"]), apart
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    assert np.abs(found - in_torch(clip, pixels)).max() > 1e-2  # the delta took effect
+
+
+@pytest.mark.parametrize("exported", ["resnet", LITE], indirect=True)
+def test_batch_norms_are_fused_in_half_precision_too(half: tuple[Clip, Base]) -> None:
+    assert "BatchNormalization" not in optimized_operators(half[1].graph)
+
+
+@VIT
+def test_a_tower_that_half_precision_breaks_is_refused(
+    tiny_directory: Path, tmp_path: Path
+) -> None:
+    clip = load(f"local-dir:{tiny_directory}")
+    with torch.no_grad():
+        clip.model.visual.conv1.weight.mul_(
+            1e6
+        )  # past 65,504: fine in float32, infinite in float16
+    store = VersionStore(tmp_path / "store")
+    with pytest.raises(ModelError, match=r"in float16 answers otherwise than torch in float32"):
+        ensure_base(clip, store, "float16")
+    assert ensure_base(clip, store).precision == "float32"
+    assert len(list((store.root / "base").iterdir())) == 1
+
+
+def test_a_gap_that_is_not_a_number_is_never_within() -> None:
+    assert not Gap(float("nan"), 0.0).within(LIMITS["float16"])
+    assert not Gap(1.0, float("nan")).within(LIMITS["float16"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+@pytest.mark.parametrize("bind", [False, True])
+def test_cuda_answers_as_torch_does_in_both_precisions(
+    exported: tuple[Clip, Base],
+    half: tuple[Clip, Base],
+    pictures: Callable[[Base, int], UInt8],
+    bind: bool,
+) -> None:
+    clip, _ = exported
+    runtime = Runtime("cuda", options=cuda_options(CudaSettings()), bind=bind)
+    for base in (exported[1], half[1]):
+        pixels, delta = pictures(base, 5), shaken(clip)
+        encoder = build(base, delta, runtime)
+        assert encoder.provider == "CUDAExecutionProvider"
+        apart = gap(in_torch(clip, pixels, delta), encoder.embed(pixels))
+        assert apart.within(LIMITS[base.precision]), (base.precision, apart)
+
+
 @pytest.mark.parametrize("exported", ["resnet", LITE], indirect=True)
 def test_onnx_runtime_fuses_every_batch_norm(exported: tuple[Clip, Base]) -> None:
     _, base = exported
@@ -239,3 +346,16 @@ def test_a_graph_that_cannot_be_read_is_a_model_error(ready: Ready) -> None:
 def test_a_device_that_is_missing_is_an_error_and_no_silent_fallback(ready: Ready) -> None:
     with pytest.raises(ModelError, match=r"CUDAExecutionProvider was asked for|refused"):
         build(ready.encoder.base, {}, Runtime(device="cuda"))
+
+
+def test_exact_convolutions_end_with_the_block_whatever_happens() -> None:
+    before = torch.backends.cudnn.allow_tf32
+
+    def fail() -> None:
+        with exact():
+            assert not torch.backends.cudnn.allow_tf32
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert torch.backends.cudnn.allow_tf32 is before is True
