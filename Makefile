@@ -81,6 +81,7 @@ bench: install  ## the figures of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.kafka
 	$(BIN)/python -m benchmarks.worker_memory
 	$(BIN)/python -m benchmarks.swap_memory
+	$(BIN)/python -m benchmarks.http_memory
 	$(BIN)/python -m benchmarks.fuzz
 	$(BIN)/python -m benchmarks.rounds
 	$(BIN)/python -m benchmarks.overload

@@ -123,7 +123,7 @@ async def load(port: int, requests: Sequence[bytes], concurrency: int, bounds: B
                 if (sent := time.perf_counter()) - started > bounds.seconds:
                     return
                 writer.write(requests[number % len(requests)])
-                if await asyncio.wait_for(_is_answered(reader), REPLY_TIMEOUT_S):
+                if await asyncio.wait_for(is_answered(reader), REPLY_TIMEOUT_S):
                     latencies.append(1000 * (time.perf_counter() - sent))
                 else:
                     failed += 1
@@ -134,7 +134,7 @@ async def load(port: int, requests: Sequence[bytes], concurrency: int, bounds: B
     return Stretch(seconds, latencies, failed, time.process_time() - cpu)
 
 
-async def _is_answered(reader: asyncio.StreamReader) -> bool:
+async def is_answered(reader: asyncio.StreamReader) -> bool:
     """Read one response; whether its status is 200."""
     head = await reader.readuntil(HEADERS_END)
     fields = head.lower().partition(LENGTH)[2]

@@ -14,8 +14,8 @@ import argparse
 import re
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +48,37 @@ MIB = 2**20
 BOARDS = ("serving", "learning")
 
 
+@dataclass(frozen=True, slots=True)
+class System:
+    """A service and a worker that run, and clients that ask without a pause.
+
+    Attributes:
+        home: with their logs.
+        ports: by the names of their jobs in Prometheus.
+    """
+
+    home: Path
+    ports: dict[str, int]
+    service: Child
+    worker: Child
+    client: Client
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How long it takes, and what happens meanwhile.
+
+    Attributes:
+        seconds: at least.
+        back_every_s: how often somebody goes back to zero-shot.
+        enough: asked every few seconds once they are over; False goes on.
+    """
+
+    seconds: float
+    back_every_s: float = BACK_EVERY_S
+    enough: Callable[[], bool] = lambda: True
+
+
 @dataclass(slots=True)
 class Notes:
     """What was seen from outside, every few seconds."""
@@ -57,23 +88,77 @@ class Notes:
     back: int = 0
 
 
-def watch(client: Client, groups: dict[str, Child], url: str, seconds: float) -> Notes:
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What it came to.
+
+    Attributes:
+        versions: that answered.
+        promoted: rounds that ended in a version.
+        trouble: lines of it in each log, by process.
+    """
+
+    requests: int
+    failed: int
+    versions: frozenset[int]
+    promoted: int
+    trouble: dict[str, int]
+
+
+@contextmanager
+def running(
+    home: Path, images: Sequence[bytes], clients: int, overrides: Mapping[str, str]
+) -> Iterator[System]:
+    """Everything at once over a staged home, until the end of the block."""
+    with started(home, {**SERVE, **overrides}) as (settings, service):
+        port, metrics_port = settings.serve.port, free_port()
+        own = {"home": str(home), "learn.metrics_port": str(metrics_port), **WORK, **overrides}
+        worker = Child.start(
+            "worker", worker_command(), settings_environment(own), home / "worker.log"
+        )
+        ports = {"service": port, "worker": metrics_port}
+        client = Client(port, requests_of(images, port), clients)
+        try:
+            with client.running():
+                yield System(home, ports, service, worker, client)
+        finally:
+            worker.stop()
+
+
+def watch(system: System, course: Course) -> Notes:
     """Note memory, and go back to zero-shot now and then."""
-    notes, serving, next_back_s = Notes(), 0, BACK_EVERY_S
-    with httpx.Client(base_url=url, timeout=30) as asking:
-        while (now_s := client.now_s()) < seconds:
-            for name, child in groups.items():
+    notes, serving, next_back_s = Notes(), 0, course.back_every_s
+    client, children = system.client, {"service": system.service, "worker": system.worker}
+    with httpx.Client(base_url=f"http://{HOST}:{client.port}", timeout=30) as asking:
+        while (now_s := client.now_s()) < course.seconds or not course.enough():
+            for name, child in children.items():
                 notes.memory_mib.setdefault(name, []).append(_resident_mib(child))
             version = asking.get("/v1/model").raise_for_status().json()["model_version"]
             if version != serving:
                 serving = version
                 notes.swaps_s.append(client.now_s())
             if now_s >= next_back_s:
-                next_back_s += BACK_EVERY_S
+                next_back_s += course.back_every_s
                 asking.post("/v1/versions/0/activate").raise_for_status()
                 notes.back += 1
             time.sleep(TICK_S)
     return notes
+
+
+def seen(system: System) -> Seen:
+    """What it came to so far."""
+    answers = list(system.client.answers)
+    logs = {
+        name: (system.home / f"{name}.log").read_text(errors="replace")
+        for name in ("service", "worker")
+    }
+    return Seen(
+        requests=len(answers),
+        failed=failed(answers),
+        versions=frozenset(each.version for each in answers) - {NO_VERSION},
+        promoted=logs["worker"].count("promoted"),
+        trouble={name: len(TROUBLE.findall(text)) for name, text in logs.items()},
+    )
 
 
 def _resident_mib(child: Child) -> float:
@@ -83,26 +168,20 @@ def _resident_mib(child: Child) -> float:
     return float(sum(each.memory_info().rss for each in family)) / MIB
 
 
-def figures_of(client: Client, notes: Notes, home: Path) -> list[Figure]:
+def figures_of(system: System, notes: Notes) -> list[Figure]:
     """The lines of the table."""
-    answers = client.answers
-    seen = {each.version for each in answers} - {NO_VERSION}
-    service_log, worker_log = (
-        (home / f"{name}.log").read_text(errors="replace") for name in ("service", "worker")
-    )
+    client, found = system.client, seen(system)
     minutes = range(max(1, int(client.answers[-1].at_s // 60)))
     each_minute = [client.between(60 * minute, 60 * minute + 60) for minute in minutes]
     figures = [
-        Figure("requests", [float(len(answers))], ""),
-        Figure("failed", [float(failed(answers))], "", at_most(0)),
-        Figure("versions that answered", [float(len(seen))], ""),
-        Figure("rounds that ended in a version", [float(worker_log.count("promoted"))], ""),
+        Figure("requests", [float(found.requests)], ""),
+        Figure("failed", [float(found.failed)], "", at_most(0)),
+        Figure("versions that answered", [float(len(found.versions))], ""),
+        Figure("rounds that ended in a version", [float(found.promoted)], ""),
         Figure("back to zero-shot by hand", [float(notes.back)], ""),
-        Figure(
-            "lines of trouble, service", [float(len(TROUBLE.findall(service_log)))], "", at_most(0)
-        ),
-        Figure(
-            "lines of trouble, worker", [float(len(TROUBLE.findall(worker_log)))], "", at_most(0)
+        *(
+            Figure(f"lines of trouble, {name}", [float(lines)], "", at_most(0))
+            for name, lines in found.trouble.items()
         ),
         Figure("median, by minute", [latency_ms(a, 0.5) for a in each_minute], "ms"),
         Figure("p99, by minute", [latency_ms(a, 0.99) for a in each_minute], "ms"),
@@ -130,20 +209,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="adaptsvc-bench-") as folder, ExitStack() as stack:
         home = Path(folder)
         stage(home, "lite")
-        settings, serving = stack.enter_context(started(home, SERVE))
-        port, metrics_port = settings.serve.port, free_port()
-        own = {"home": str(home), "learn.metrics_port": str(metrics_port), **WORK}
-        environment = settings_environment(own)
-        worker = Child.start("worker", worker_command(), environment, home / "worker.log")
-        stack.callback(worker.stop)
+        system = stack.enter_context(running(home, images, args.clients, {}))
+        client = system.client
         if args.boards is not None:
-            ports = {"service": port, "worker": metrics_port}
-            watching = stack.enter_context(prometheus(home / "prometheus", ports))
-        client = Client(port, requests_of(images, port), args.clients)
-        groups = {"service": serving, "worker": worker}
-        with client.running():
-            notes = watch(client, groups, f"http://{HOST}:{port}", 60 * args.minutes)
-        figures = figures_of(client, notes, home)
+            watching = stack.enter_context(prometheus(home / "prometheus", system.ports))
+        notes = watch(system, Course(60 * args.minutes))
+        figures = figures_of(system, notes)
         if args.boards is not None:
             args.boards.mkdir(parents=True, exist_ok=True)
             files = {name: args.boards / f"board_{name}.png" for name in BOARDS}

@@ -3,10 +3,8 @@
 `python -m benchmarks.swap_memory`: for each way a version takes over (norms fed to the session that serves, a
 second session for a delta, a whole model) RSS after every tenth of `--swaps` swaps through the service's own
 `Live`, each in a fresh process without torch; and over `--requests` requests to the ASGI application with its
-engine, from body to JSON but for the HTTP server. The slope is Theil and Sen's, the median over all pairs of
-measurements, which a few steps do not move; its interval comes from resampling the measurements (95 %). RSS
-moves in steps, so neighbours are alike and the interval is rather too narrow than too wide: a slope whose
-interval holds 0 is no leak that could be told.
+engine, from body to JSON but for the HTTP server (with it: `benchmarks.http_memory`). What the slopes are:
+`benchmarks.slopes`.
 """
 
 from __future__ import annotations
@@ -22,9 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from fastapi import FastAPI
-from numpy.typing import ArrayLike
 
 from adaptsvc import config
 from adaptsvc.metrics import Observer
@@ -32,18 +28,17 @@ from adaptsvc.serving.answers import Classifier
 from adaptsvc.serving.app import create_app
 from adaptsvc.serving.service import engine_of, live_of, request_limits
 from adaptsvc.serving.waiting import Desk
-from adaptsvc.types import Float64
 from adaptsvc.versions.pointer import FilePointer
 from adaptsvc.versions.store import VersionStore
 from benchmarks import memory
 from benchmarks.figures import Figure, publish
 from benchmarks.homes import stage
 from benchmarks.pictures import photo
+from benchmarks.slopes import lines
 from benchmarks.swap import VERSIONS, Stand, pixels_of
 
 SETTLING, EVERY, SAMPLES = 20, 10, 100
 WARMING = 4000  # the heap grows by 0.2 MiB over the first 2,000 answers, and no more over 18,000
-RESAMPLED, SURE = 2000, (2.5, 97.5)
 AT_ONCE, PICTURES, SIDE = 8, 16, 64
 REQUESTED = "tiny-vit"
 SCOPE: dict[str, Any] = {
@@ -76,30 +71,6 @@ KINDS = {
     "whole": Kind("whole model, tiny ViT", "tiny-vit", whole=True),
     "lite": Kind("second session, lite", "lite"),
 }
-
-
-def slope(steps: ArrayLike, values: ArrayLike) -> float:
-    """Theil and Sen's: the median of the slopes between all pairs.
-
-    Example:
-        >>> slope([0, 1, 2, 3], [5.0, 7.0, 9.0, 100.0])
-        2.0
-    """
-    x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
-    first, second = np.triu_indices(len(x), 1)
-    apart = x[second] != x[first]  # a resampled measurement may come twice
-    rises = (y[second] - y[first])[apart] / (x[second] - x[first])[apart]
-    return float(np.median(rises))
-
-
-def interval(steps: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
-    """Where 95 % of the slopes of resampled measurements lie."""
-    rng = np.random.default_rng(0)
-    x, y = np.asarray(steps), np.asarray(values)
-    drawn = (np.sort(rng.integers(0, len(x), len(x))) for _ in range(RESAMPLED))
-    found: Float64 = np.array([slope(x[rows], y[rows]) for rows in drawn])
-    low, high = np.percentile(found, SURE)
-    return float(low), float(high)
 
 
 def over_swaps(home: Path, swaps: int) -> list[float]:
@@ -158,18 +129,6 @@ async def ask(app: FastAPI, images: Sequence[bytes], requests: int) -> None:
             await app({**SCOPE}, receive, send)
 
     await asyncio.gather(*(client() for _ in range(AT_ONCE)))
-
-
-def lines(name: str, per: float, found: Sequence[float]) -> list[Figure]:
-    """The lines of the table for measurements that are so many swaps or requests apart."""
-    steps = [per * number for number in range(len(found))]
-    low, high = interval(steps, found)
-    return [
-        Figure(f"{name}: first", found[:1], "MiB"),
-        Figure(f"{name}: last", found[-1:], "MiB"),
-        Figure(f"{name}: slope", [slope(steps, found)], "MiB/1000"),
-        Figure(f"{name}: 95 % of the slope", [low, high], "MiB/1000"),
-    ]
 
 
 def measure_swaps(kind: Kind, swaps: int) -> list[Figure]:
