@@ -40,6 +40,7 @@ NAMES = ("embedding", "confidence", "entropy", "classes", "ood", "decode")
 KINDS: tuple[Kind, ...] = ("gaussian_noise", "defocus_blur", "contrast")
 SEVERITIES = (1, 2, 3, 4, 5)
 REFERENCE, BEFORE = 256, 200
+COMPARED = 500  # pictures of each pool that the energy coefficient is of, which takes all pairs
 FAILURES = (0.01, 0.05, 0.2)  # shares of messages that are no images
 
 
@@ -113,29 +114,32 @@ def first_alarms(
     """By signal, when each stream gave its first alarm: (S,), counted from 1; 0 is never.
 
     Args:
-        before: what the reference and the first images are drawn from, with replacement.
+        before: what the reference and the first images are drawn from.
         after: what the others are drawn from.
         plan: streams, images before the change, images after it.
         rng: of all draws.
     """
     streams, calm, changed = plan
     limits = Limits(reference_images=REFERENCE, classes=before.classes)
-    count, later = len(before.looks), len(after.looks)
-    drawn = [before.looks[rng.integers(0, count, REFERENCE)] for _ in range(streams)]
-    found = [signals(each, limits, seed) for seed, each in enumerate(drawn)]
-    index = np.concatenate(
-        [
-            rng.integers(0, count, (calm, streams)),
-            count + rng.integers(0, later, (changed, streams)),
-        ]
-    )
-    pool, rows = before.looks.then(after.looks), np.arange(streams)
-    alarms = {}
+    count = len(before.looks)
+    pool, alarms = before.looks.then(after.looks), {}
+    found, shown = [], []
+    for seed in range(streams):
+        own = drawn(rng, count, REFERENCE + calm)
+        found.append(signals(before.looks[own[:REFERENCE]], limits, seed))
+        later = count + drawn(rng, len(after.looks), changed)
+        shown.append(np.concatenate([own[REFERENCE:], later]))
     for name in NAMES[:-1]:
-        scores = np.stack([each[name].scores(pool) for each in found])  # (S, pool, J)
+        pairs = zip(found, shown, strict=True)
+        scores = np.stack([each[name].scores(pool[own]) for each, own in pairs], axis=1)
         many = Many([each[name].detector for each in found], bets_of(name))
-        alarms[name] = first(many.update(scores[rows, now]) for now in index)
+        alarms[name] = first(many.update(row) for row in scores)  # of (T, S, J)
     return alarms
+
+
+def drawn(rng: np.random.Generator, count: int, size: int) -> npt.NDArray[np.int64]:
+    """So many pictures of a pool of `count`, (size,): each at most once where there are enough of them."""
+    return rng.choice(count, size, replace=size > count)
 
 
 def failure_alarms(plan: tuple[int, int, int], share: float, rng: np.random.Generator) -> Alarms:
@@ -221,9 +225,8 @@ def delays(cache: Path, plan: Plan) -> dict[str, dict[str, list[float]]]:
     }
     for seed, (name, (before, after)) in enumerate(changes.items()):
         table[name] = delay(before, after, plan, seed)
-        effect = energy_difference(
-            before.looks.sketch.astype(np.float64), after.looks.sketch.astype(np.float64)
-        )
+        some = (pool.looks.sketch[:COMPARED].astype(np.float64) for pool in (before, after))
+        effect = energy_difference(*some)
         table[name]["energy coefficient"] = [effect.effect, effect.p_value]
         print(name, table[name], flush=True)
     for share in FAILURES:

@@ -28,7 +28,7 @@ from adaptsvc.types import Float32
 from benchmarks.drift import KINDS, SEVERITIES
 
 SEED = 7
-CLEAN_IMAGES, WORSE_IMAGES, BATCH_IMAGES = 400, 48, 16
+CLEAN_IMAGES, WORSE_IMAGES, BATCH_IMAGES = 9500, 500, 16  # together the test split
 SPLIT = "t10k"
 FASHION = (
     *("T-shirt", "trouser", "pullover", "dress", "coat"),

@@ -131,15 +131,17 @@ def test_ports_are_published_on_loopback_only(services: dict[str, Any]) -> None:
     assert len({port["published"] for port in ports}) == len(ports)
 
 
-def test_the_service_stays_on_loopback_and_the_gateway_forwards_to_it(
+def test_service_and_worker_stay_on_loopback_and_the_gateway_forwards_to_them(
     services: dict[str, Any], settings: ReadSettings
 ) -> None:
-    serve = settings("service").serve
+    serve, worker = settings("service").serve, settings("worker")
     assert is_loopback(serve.host)
-    gateway = services["gateway"]
-    targets = {port["published"]: port["target"] for port in gateway["ports"]}
+    assert is_loopback(worker.serve.host)
+    targets = {port["published"]: port["target"] for port in services["gateway"]["ports"]}
     caddyfile = (ROOT / "deploy" / "Caddyfile").read_text()
-    assert f":{targets['3000']} {{\n\treverse_proxy {serve.host}:{serve.port}\n}}" in caddyfile
+    for published, port in (("3000", serve.port), ("9101", worker.learn.metrics_port)):
+        forwards = f":{targets[published]} {{\n\treverse_proxy 127.0.0.1:{port}\n}}"
+        assert forwards in caddyfile
     for name in ("service", "worker", "prometheus"):
         assert services[name]["network_mode"] == "service:gateway"
 
