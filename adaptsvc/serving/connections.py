@@ -1,18 +1,21 @@
-"""What a connection may send before there is a request: so much beside bodies, and its head in time.
+"""What a connection may send before there is a request, and which process gets it.
 
 A request can be limited where it is answered (`gate`, `door`); a head that never ends never becomes one.
-uvicorn has no limit for either, and BentoML lets nobody choose its protocol. Knows nothing of images.
+uvicorn has no limit for either, and BentoML lets nobody choose its protocol. All processes accept from one
+socket; asyncio would have the first to wake take every connection that waits. Knows nothing of images.
 """
 
 from __future__ import annotations
 
 import asyncio
+from asyncio.selector_events import BaseSelectorEventLoop
 from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_BYTES = 64 * 1024
+ACCEPTED_AT_ONCE = 1
 CHUNKED = 6  # bytes on the wire for one byte of body, in chunks as small as there are
 
 
@@ -104,3 +107,16 @@ class Connection(HttpToolsProtocol):
 def limit_connections() -> None:
     """Have servers that are started from now on in this process use it."""
     cast(Any, auto).AutoHTTPProtocol = Connection
+
+
+def share_connections() -> None:
+    """Have loops of this process accept one connection a turn, so that other processes get theirs."""
+    cast(Any, BaseSelectorEventLoop)._accept_connection = _accept_one
+
+
+_accept = cast(Any, BaseSelectorEventLoop)._accept_connection
+
+
+def _accept_one(loop: Any, *given: Any) -> None:
+    """As asyncio, whose parameters are protocol, socket, TLS, server, how many at once, and timeouts."""
+    _accept(loop, *given[:4], ACCEPTED_AT_ONCE, *given[5:])

@@ -32,7 +32,7 @@ from adaptsvc.serving.answers import Classifier
 from adaptsvc.serving.app import Computing, create_app
 from adaptsvc.serving.batching import BatchLimits, buckets
 from adaptsvc.serving.classes import add_classes
-from adaptsvc.serving.connections import Connection, limit_connections
+from adaptsvc.serving.connections import Connection, limit_connections, share_connections
 from adaptsvc.serving.door import Door, DoorMiddleware, check_exposure
 from adaptsvc.serving.drifting import DriftDesk, add_drift
 from adaptsvc.serving.encoder import runtime_of
@@ -69,6 +69,7 @@ DRIFT_POLL_S = 2.0  # how often the gauges of drift look at what the worker wrot
 LABELS_WAITING = 64  # and how many wait at once
 count_by_route()
 limit_connections()
+share_connections()
 door = Door()  # closed until a service opens it with the keys of its settings
 
 

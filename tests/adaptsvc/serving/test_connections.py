@@ -6,19 +6,28 @@ import asyncio
 import socket
 import threading
 import time
+from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from adaptsvc.serving.connections import HEAD_BYTES, Connection
+from adaptsvc.serving.connections import HEAD_BYTES, Connection, share_connections
 
 PATIENCE_S = 30.0
 SHORT_S = 1.0
 READ_BYTES = 256 * 1024  # what one read of the socket brings at most
+TURNS = 8
 CHUNK = b"1\r\nx\r\n"
+
+
+class Closing(asyncio.Protocol):
+    """Closes what it gets."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
 
 
 async def lengths(scope: Scope, receive: Receive, send: Send) -> None:
@@ -172,3 +181,37 @@ def test_bodies_have_no_end_here_in_whatever_pieces_they_come(client: socket.soc
 def test_a_head_of_many_headers_is_read(client: socket.socket) -> None:
     client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: bcdefgh\r\n" * 4000 + b"\r\n")
     assert one_answer(client).endswith(b"\r\n\r\n0")
+
+
+@pytest.mark.parametrize(("shared", "left"), [(False, 0), (True, 8)])
+def test_a_loop_that_shares_leaves_connections_that_wait_to_other_processes(
+    monkeypatch: pytest.MonkeyPatch, shared: bool, left: int
+) -> None:
+    loops = BaseSelectorEventLoop
+    monkeypatch.setattr(loops, "_accept_connection", vars(loops)["_accept_connection"])
+    if shared:
+        share_connections()
+
+    async def serve(listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Closing, sock=listener)
+        await asyncio.sleep(0)  # a turn or two
+        loop.remove_reader(listener)  # accepts no more, and closes what it has
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        server.close()
+
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=16))
+        ours = stack.enter_context(listener.dup())
+        for _ in range(16):
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+        asyncio.run(serve(listener))
+        ours.setblocking(False)
+        waiting = 0
+        with suppress(BlockingIOError):
+            while True:
+                stack.enter_context(ours.accept()[0])
+                waiting += 1
+    assert waiting >= left
+    assert shared or not waiting
