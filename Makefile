@@ -84,6 +84,7 @@ bench: install  ## the figures of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.http_memory
 	$(BIN)/python -m benchmarks.fuzz
 	$(BIN)/python -m benchmarks.rounds
+	$(BIN)/python -m benchmarks.tracing
 	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.faults
 

@@ -225,8 +225,7 @@ def delays(cache: Path, plan: Plan) -> dict[str, dict[str, list[float]]]:
     }
     for seed, (name, (before, after)) in enumerate(changes.items()):
         table[name] = delay(before, after, plan, seed)
-        some = (pool.looks.sketch[:COMPARED].astype(np.float64) for pool in (before, after))
-        effect = energy_difference(*some)
+        effect = energy_difference(some_of(before), some_of(after))
         table[name]["energy coefficient"] = [effect.effect, effect.p_value]
         print(name, table[name], flush=True)
     for share in FAILURES:
@@ -236,6 +235,11 @@ def delays(cache: Path, plan: Plan) -> dict[str, dict[str, list[float]]]:
         table[name] = spread_of({**found, "any": found["decode"]}, plan)
         print(name, table[name], flush=True)
     return table
+
+
+def some_of(pool: Pool) -> Float64:
+    """The sketches of its first images, (N, P)."""
+    return pool.looks.sketch[:COMPARED].astype(np.float64)
 
 
 def show(alarms: dict[str, dict[str, float]], found: dict[str, dict[str, list[float]]]) -> None:

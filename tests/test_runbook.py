@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ SETTINGS = {
     "versions.signing_keys": "a-key-of-forty-characters-for-this-test.",
     "drift.reference_images": "32",
 }
+NOTHING: Mapping[str, str] = {}
 SECTIONS = sections(page("runbook"))
 TYPED = sorted({line for text in SECTIONS.values() for line in blocks(text)})
 RUN = [line for line in TYPED if not line.startswith("docker compose ")]
@@ -80,8 +81,12 @@ class Installation:
         site.wait(site.ready, "version 0 serves")
         for version in (1, 2):
             site.send(16, unusable=version % 2)
-            site.wait(lambda wanted=version: self.serving() == wanted, f"version {version} serves")
+            self.wait_for(version)
         site.wait(lambda: "adaptsvc_drift{" in self.get("/metrics").text, "drift is in the metrics")
+
+    def wait_for(self, version: int) -> None:
+        """Return when it serves."""
+        self.site.wait(lambda: self.serving() == version, f"version {version} serves")
 
     def get(self, path: str) -> httpx.Response:
         """An answer of the service."""
@@ -91,7 +96,9 @@ class Installation:
         """The version that answers."""
         return int(self.get("/v1/model").json()["model_version"])
 
-    def shell(self, line: str, *, key: bool = True, **others: str) -> tuple[int, str]:
+    def shell(
+        self, line: str, others: Mapping[str, str] = NOTHING, *, key: bool = True
+    ) -> tuple[int, str]:
         """Status and output of a line of the page, its names filled in."""
         if key:
             line = line.replace("curl ", f"curl {HEADER} ")
@@ -112,9 +119,9 @@ class Installation:
         )
         return done.returncode, done.stdout + done.stderr
 
-    def typed(self, line: str, **others: str) -> str:
+    def typed(self, line: str, others: Mapping[str, str] = NOTHING) -> str:
         """The output of a line; that it worked is asserted."""
-        status, said = self.shell(line, **others)
+        status, said = self.shell(line, others)
         assert status == 0, said
         return said
 
@@ -170,9 +177,9 @@ def test_what_a_section_looks_at_is_there(
             kafka = {"ADAPTSVC_STREAM__KIND": "kafka"}
             kafka["ADAPTSVC_STREAM__KAFKA__SERVERS"] = broker.server
             kafka["ADAPTSVC_STREAM__KAFKA__REPLICATION_FACTOR"] = "1"
-            assert installation.shell(line, **kafka)[0] == 1
-            installation.typed("adaptsvc topics create", **kafka)
-            assert "as they should be" in installation.typed(line, **kafka)
+            assert installation.shell(line, kafka)[0] == 1
+            installation.typed("adaptsvc topics create", kafka)
+            assert "as they should be" in installation.typed(line, kafka)
         return
     said = installation.typed(line)
     if found := re.search(r"\| grep (?:-E )?'?([\w()|]+)'?$", line):
@@ -205,7 +212,7 @@ def test_an_altered_version_is_refused_and_activating_another_ends_it(
     installation: Installation,
 ) -> None:
     installation.typed("adaptsvc versions activate N --hold")
-    installation.site.wait(lambda: installation.serving() == 1, "version 1 serves")
+    installation.wait_for(1)
     path = installation.site.settings.store / "versions" / "000002" / "head.safetensors"
     path.write_bytes((whole := path.read_bytes())[:-7])
     assert "was altered or cut" in installation.shell("adaptsvc versions activate M")[1]
