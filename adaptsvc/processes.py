@@ -43,10 +43,25 @@ def end_with_parent() -> None:
     """Have this process asked to end when its parent was killed (Linux).
 
     The processes that answer would go on without the one that watches them, and keep its port from the next.
+    One whose parent is gone already, killed while it was being started, is asked at once.
     """
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if not _runs_what_we_run(os.getppid()):  # somebody has adopted this one
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _runs_what_we_run(pid: int) -> bool:
+    """Whether it is the same program of the same user, as that which starts a service's processes is."""
+    process = Path(f"/proc/{pid}")
+    try:
+        same_user = process.stat().st_uid == os.geteuid()
+        return same_user and (process / "exe").samefile("/proc/self/exe")
+    except PermissionError:  # nothing can be said, and a service that ends for nothing is worse
+        return True
+    except OSError:  # it is gone by now
+        return False
 
 
 def service_command(settings: Settings) -> list[str]:
