@@ -48,16 +48,16 @@ def end_with_parent() -> None:
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if not _runs_what_we_run(os.getppid()):  # somebody has adopted this one
+        if not _may_have_started_us(os.getppid()):  # somebody has adopted this one
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _runs_what_we_run(pid: int) -> bool:
-    """Whether it is the same program of the same user, as that which starts a service's processes is."""
+def _may_have_started_us(pid: int) -> bool:
+    """Whether it is a Python of the same user, as that which starts a service's processes is; init is not."""
     process = Path(f"/proc/{pid}")
     try:
         same_user = process.stat().st_uid == os.geteuid()
-        return same_user and (process / "exe").samefile("/proc/self/exe")
+        return same_user and b"python" in (process / "cmdline").read_bytes()
     except PermissionError:  # nothing can be said, and a service that ends for nothing is worse
         return True
     except OSError:  # it is gone by now
