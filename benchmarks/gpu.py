@@ -2,8 +2,8 @@
 
 For `lite` and for open_clip's ViT-B-32 with random weights: images per second of the service's own encoder
 (uint8 pixels in, unit embeddings out, so normalising and both copies are in it) by precision and batch size,
-with inputs bound or copied, and how far its embeddings are from float32 on the CPU. Then the rounds: how
-long a delta takes to be in place and self-tested. Everything takes turns within a run; no decoding, no HTTP.
+with inputs bound or copied, and how far its embeddings are from float32 on the CPU. Then how long another
+delta takes until it has answered once. Everything takes turns within a run; no decoding, no HTTP.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def limit_connections() -> None:
 
 
 def share_connections() -> None:
-    """Have loops of this process accept one connection a turn, so that other processes get theirs."""
+    """Have loops of this process accept one connection a turn; a busy one leaves some to other processes."""
     cast(Any, BaseSelectorEventLoop)._accept_connection = _accept_one
 
 
