@@ -83,6 +83,13 @@ def answers() -> list[Panel]:
                 "{{label}}",
             ),
         ),
+        *spreads(),
+    ]
+
+
+def spreads() -> list[Panel]:
+    """How far the answers lie apart, and what got none."""
+    return [
         series(
             Words(
                 "Confidence, quantiles",

@@ -52,6 +52,13 @@ def now() -> list[Panel]:
             ),
             Limits(3, warn=1),
         ),
+        *holds(),
+    ]
+
+
+def holds() -> list[Panel]:
+    """What keeps it from learning, and how good it is."""
+    return [
         number(
             Words(
                 "Skipped in 6 hours",

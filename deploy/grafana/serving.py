@@ -54,6 +54,13 @@ def now() -> list[Panel]:
             Query(f"max(adaptsvc:failed_requests:ratio_rate1h{{{RECORDED}}})", "failed"),
             Limits(0.072, warn=0.005),
         ),
+        *fallbacks(),
+    ]
+
+
+def fallbacks() -> list[Panel]:
+    """Whether all of it serves, and on what was asked for."""
+    return [
         number(
             Words(
                 "Version refused",
@@ -129,6 +136,13 @@ def requests() -> list[Panel]:
             ],
             limits=Limits(14.4, warn=1),
         ),
+        *refusals(),
+    ]
+
+
+def refusals() -> list[Panel]:
+    """What users do not get, and what waits."""
+    return [
         series(
             Words(
                 "Turned away or given up",

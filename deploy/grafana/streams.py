@@ -51,6 +51,13 @@ def now() -> list[Panel]:
             Query(f"max(adaptsvc_disk_full{{{WORKER}}})", "full"),
             Limits(1),
         ),
+        *trouble(),
+    ]
+
+
+def trouble() -> list[Panel]:
+    """What was out of reach, or could not be read."""
+    return [
         number(
             Words(
                 "Shared state answers",
