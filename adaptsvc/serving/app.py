@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from adaptsvc.serving.answers import Classifier, embed, items_of
+from adaptsvc.serving.lane import Lane
 from adaptsvc.serving.live import Live
 from adaptsvc.serving.predictor import Predictor
 from adaptsvc.serving.problems import ERRORS, add_error_handlers
@@ -26,7 +28,14 @@ from adaptsvc.serving.schemas import (
 from adaptsvc.serving.waiting import TIMEOUT_PARAMETER, Desk
 
 Work = TypeVar("Work")
-TOP_K = 5
+CLASSIFY, EMBED = "/v1/classify", "/v1/embed"
+TOP_K, MOST_TOP_K = 5, 1000
+TOP_K_PARAMETER = {
+    "name": "top_k",
+    "in": "query",
+    "description": "How many classes to name for each image, the most probable ones.",
+    "schema": {"type": "integer", "minimum": 1, "maximum": MOST_TOP_K, "default": TOP_K},
+}
 IMAGES_BODY: dict[str, Any] = {
     "parameters": [
         TIMEOUT_PARAMETER,
@@ -59,6 +68,7 @@ IMAGES_BODY: dict[str, Any] = {
         },
     },
 }
+CLASSIFY_BODY = {**IMAGES_BODY, "parameters": [TOP_K_PARAMETER, *IMAGES_BODY["parameters"]]}
 
 
 class Computing:
@@ -127,19 +137,16 @@ def create_app(
     app.redoc_url = None
     add_error_handlers(app)
 
-    @app.post(
-        "/v1/classify", openapi_extra=IMAGES_BODY, responses=ERRORS, response_model=Classified
-    )
-    async def classify(
-        request: Request, top_k: Annotated[int, Query(ge=1, le=1000)] = TOP_K
-    ) -> Response:
+    @app.post(CLASSIFY, openapi_extra=CLASSIFY_BODY, responses=ERRORS, response_model=Classified)
+    async def classify(request: Request) -> Response:
         """Classify one image (raw body, `X-Image-Id`) or several (a form or JSON, `images`)."""
         serving(live)
+        top_k = _top_k(request)
         uploads = await read_images(request, limits)
         finish = classifier.finish(uploads, top_k)
         return _json(await desk.answer(request, items_of(uploads), finish, Classified))
 
-    @app.post("/v1/embed", openapi_extra=IMAGES_BODY, responses=ERRORS, response_model=Embedded)
+    @app.post(EMBED, openapi_extra=IMAGES_BODY, responses=ERRORS, response_model=Embedded)
     async def embeddings(request: Request) -> Response:
         """Unit embeddings of one image or several, sent as to /v1/classify."""
         serving(live)
@@ -156,6 +163,8 @@ def create_app(
         """What serves now."""
         return describe(live)
 
+    images = [r for r in app.routes if isinstance(r, APIRoute) and r.path in (CLASSIFY, EMBED)]
+    app.add_middleware(Lane, routes=images)
     return app
 
 
@@ -179,6 +188,15 @@ def describe(live: Live) -> Model:
         refused=live.refusal,
         refused_code=live.refusal_code,
     )
+
+
+def _top_k(request: Request) -> int:
+    """How many classes the request asks for."""
+    asked = request.query_params.get("top_k", str(TOP_K))
+    if len(asked) < 5 and asked.isascii() and asked.isdecimal() and 1 <= int(asked) <= MOST_TOP_K:
+        return int(asked)
+    message = f"got {asked[:40]!r}; expected a whole number from 1 to {MOST_TOP_K}"
+    raise RequestError(422, "top_k", message)
 
 
 def _json(answer: BaseModel) -> Response:

@@ -144,7 +144,7 @@ class DoorMiddleware:
     """
 
     def __init__(self, app: App, door: Door) -> None:
-        self._app = app
+        self.app = app
         self._door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -153,7 +153,7 @@ class DoorMiddleware:
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
 
         async def send_with_headers(message: Message) -> None:
@@ -166,7 +166,7 @@ class DoorMiddleware:
         except Denied as denied:
             await _answer(denied, send_with_headers)
             return
-        await self._app(scope, receive, send_with_headers)
+        await self.app(scope, receive, send_with_headers)
 
 
 @lru_cache(maxsize=64)

@@ -318,9 +318,9 @@ class Engine:
             job.fail(exc)
             return
         ended = self._clock()
-        self._observer.stage("postprocess", ended - started)
-        job.trace.describe(facts)
+        job.trace.describe(facts)  # before the answer ends the request's span
         job.future.set_result(answer)
+        self._observer.stage("postprocess", ended - started)
         job.trace.measured("postprocess", started, ended, facts)
 
     def _observe(self, job: Job, started: float, infer_s: float) -> None:

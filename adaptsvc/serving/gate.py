@@ -1,4 +1,4 @@
-"""What every connection passes before the application: so many at once, bodies in time, and the way out.
+"""What every request passes before the application: so many at once, in time, and the way out.
 
 An ASGI middleware; it knows nothing of images. BentoML lets nobody set uvicorn's `limit_concurrency`, and its
 own `max_concurrency` answers without Retry-After. Heads that come too slowly are not seen here but by
@@ -23,10 +23,11 @@ PROBES = "/v2/health/"  # a crowd is not death either
 
 @dataclass(frozen=True, slots=True)
 class GateLimits:
-    """How many requests may be open, and how long a body may take to come."""
+    """How many requests may be open, how long a body may take to come, and by when a request is over."""
 
     open_requests: int
     body_s: float
+    answer_s: float
 
 
 class Gate:
@@ -61,9 +62,31 @@ class Gate:
             return
         self._open += 1
         try:
-            await self._app(scope, self._timely(receive), self._closing(send))
+            await self._in_time(scope, receive, send)
         finally:
             self._open -= 1
+
+    async def _in_time(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, cut off at the end of its time; whatever waits has a shorter one of its own."""
+        begun = False
+
+        async def closing(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            if message["type"] == "http.response.start" and self._leaving():
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self._limits.answer_s) as patience:
+                await self._app(scope, self._timely(receive), closing)
+        except TimeoutError:
+            if begun or not patience.expired():
+                raise
+            self._observer.shed("deadline")
+            message = f"no answer within {self._limits.answer_s:g} s; try again shortly"
+            answer = problem(RequestError(503, "service", message))
+            await in_form_of(scope["path"], answer)(scope, receive, send)
 
     def _timely(self, receive: Receive) -> Receive:
         """The body's messages, refused when they take too long; what follows them is waited for."""
@@ -87,11 +110,3 @@ class Gate:
             return message
 
         return timely
-
-    def _closing(self, send: Send) -> Send:
-        async def closing(message: Message) -> None:
-            if message["type"] == "http.response.start" and self._leaving():
-                MutableHeaders(scope=message)["Connection"] = "close"
-            await send(message)
-
-        return closing

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import bentoml
+from fastapi import FastAPI
 from prometheus_client import REGISTRY
 from starlette.exceptions import HTTPException
 
@@ -46,6 +47,7 @@ from adaptsvc.serving.live import Alarm, Live
 from adaptsvc.serving.mounted import count_by_route, mounted
 from adaptsvc.serving.page import add_page, assets
 from adaptsvc.serving.requests import RequestLimits
+from adaptsvc.serving.roster import Roster
 from adaptsvc.serving.sampling import Sampler, SamplingLimits
 from adaptsvc.serving.shadow import Shadow, Surroundings
 from adaptsvc.serving.tensors import add_tensors
@@ -63,7 +65,8 @@ from adaptsvc.versions.store import Store
 from adaptsvc.versions.task_desk import TaskDesk
 
 log = logging.getLogger(__name__)
-METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # BentoML sets it
+METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # BentoML sets it, the same for all processes
+ROSTER = "connections"
 LABEL_BUSY_S = 2.0  # how long a label waits for other writers of the stream, before it is a 503
 DRIFT_POLL_S = 2.0  # how often the gauges of drift look at what the worker wrote
 LABELS_WAITING = 64  # and how many wait at once
@@ -86,6 +89,7 @@ class Adaptsvc:
         end_with_parent()
         if directory := os.environ.get(METRICS_DIRECTORY):
             reserve_room(Path(directory), os.getpid())
+            Connection.roster = Roster.join(Path(directory) / ROSTER)
         observer = PrometheusObserver(REGISTRY)
         tracing = settings.tracing
         self._tracer = open_tracer(tracing, SERVICE, sample_ratio=tracing.sample_ratio)
@@ -104,6 +108,7 @@ class Adaptsvc:
         self._engine = engine_of(settings, self._live, observer)
         self._shadow = shadow_of(settings, state, self._live, observer)
         self._health = health_of(settings, self._engine, observer)
+        Connection.is_fit = self._can_answer
         self._labels = LabelDesk(lambda: open_log(settings, busy_timeout_s=LABEL_BUSY_S))
         self._leaving = Leaving(settings.serve.drain_notice_s)
         alert = Alert(settings.slow, settings.serve.slow_s)
@@ -119,11 +124,7 @@ class Adaptsvc:
         page = assets()
         add_page(served, page)
         add_feedback(served, self._live, self._labels, Computing(1, LABELS_WAITING))
-        gate = GateLimits(settings.serve.open_requests, settings.serve.body_s)
-        served.add_middleware(Gate, limits=gate, observer=observer, leaving=self._leaving)
-        if self._tracer.on:
-            served.add_middleware(Traced, tracer=self._tracer)
-        mounted.app = served
+        self._mount(served, observer)
         open_door(settings, observer, page)
         self._live.poll()
         self._start()
@@ -159,6 +160,17 @@ class Adaptsvc:
         self._follower.join(timeout=10)
         self._labels.close()
         self._tracer.close(self._settings.tracing.flush_s)
+
+    def _mount(self, served: FastAPI, observer: Observer) -> None:
+        serve = self._settings.serve
+        gate = GateLimits(serve.open_requests, serve.body_s, serve.timeout_s)
+        served.add_middleware(Gate, limits=gate, observer=observer, leaving=self._leaving)
+        if self._tracer.on:
+            served.add_middleware(Traced, tracer=self._tracer)
+        mounted.app, mounted.entrance = served, DoorMiddleware(served, door)
+
+    def _can_answer(self) -> bool:
+        return self._live.current is not None and not self._health.problem()
 
     def _start(self) -> None:
         self._sampler.start()

@@ -81,19 +81,21 @@ class Desk:
             raise self._full(exc, deadline_s) from exc
         answer = asyncio.wrap_future(future)
         gone = asyncio.ensure_future(_gone(request))
+        gone.add_done_callback(lambda _gone: answer.cancel())
         try:
-            await asyncio.wait(
-                (answer, gone), timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            self._noted(time.perf_counter() - started)
-            if not answer.done():
-                raise self._given_up(gone.done(), deadline_s)
-            found = answer.result()
+            async with asyncio.timeout(deadline_s):
+                found = await answer
         except AdaptsvcError as exc:
             raise RequestError(503, "model", f"{exc}; try again shortly") from exc
+        except TimeoutError as exc:
+            raise self._given_up(False, deadline_s) from exc
+        except asyncio.CancelledError as exc:
+            if not gone.done():  # this request is cut off from outside
+                raise
+            raise self._given_up(True, deadline_s) from exc
         finally:
+            self._noted(time.perf_counter() - started)
             future.cancel()  # at once; by way of `answer` it would be the loop's next turn
-            answer.cancel()
             gone.cancel()
         assert isinstance(found, kind)
         return found

@@ -91,7 +91,7 @@ class Stand:
     limits: EngineLimits = ENGINE
     decode: Callable[..., Any] = lambda data, preprocess: decode(data, preprocess, LIMITS)
     deadline_s: float = PATIENCE_S
-    gate: GateLimits = field(default_factory=lambda: GateLimits(256, PATIENCE_S))
+    gate: GateLimits = field(default_factory=lambda: GateLimits(256, PATIENCE_S, 2 * PATIENCE_S))
     leaving: Callable[[], bool] = lambda: False
     sample: Callable[[str, bytes], None] = lambda _image_id, _data: None
     max_images: int = 4

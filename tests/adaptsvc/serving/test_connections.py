@@ -9,12 +9,16 @@ import time
 from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from adaptsvc.serving.connections import HEAD_BYTES, Connection, share_connections
+from adaptsvc.serving import connections
+from adaptsvc.serving.connections import HEAD_BYTES, Connection, Together, share_connections
+from adaptsvc.serving.roster import Roster
 
 PATIENCE_S = 30.0
 SHORT_S = 1.0
@@ -215,3 +219,101 @@ def test_a_loop_that_shares_leaves_connections_that_wait_to_other_processes(
                 waiting += 1
     assert waiting >= left
     assert shared or not waiting
+
+
+class Others(Roster):
+    """A process that has fewer connections, always or never."""
+
+    def __init__(self, fewer: bool) -> None:
+        self._fewer = fewer
+
+    def has_fewest(self) -> bool:
+        return not self._fewer
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_what_another_process_should_take_is_taken_in_the_end(
+    monkeypatch: pytest.MonkeyPatch, closed: bool
+) -> None:
+    monkeypatch.setattr(
+        BaseSelectorEventLoop, "_accept_connection", connections._accept_in_turn, raising=True
+    )
+    monkeypatch.setattr(connections, "LEFT_TO_OTHERS_S", SHORT_S)
+    monkeypatch.setattr(Connection, "roster", Others(fewer=True))
+    taken: list[float] = []
+
+    class Noting(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            taken.append(time.monotonic())
+            transport.close()
+
+    async def serve(listener: socket.socket) -> None:
+        server = await asyncio.get_running_loop().create_server(Noting, sock=listener)
+        await asyncio.sleep(SHORT_S / 4)
+        assert not taken
+        if closed:
+            server.close()
+        await asyncio.sleep(2.5 * SHORT_S)  # one after another
+        assert len(taken) == (0 if closed else 2)
+        server.close()
+
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=16))
+        for _ in range(2):
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+        asyncio.run(serve(listener))
+
+
+def test_the_roster_is_told_of_connections_that_come_and_go(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roster = Roster.join(tmp_path / "connections")
+    monkeypatch.setattr(Connection, "roster", roster)
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as first:
+        first.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        one_answer(first)
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as second:
+            second.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            one_answer(second)
+            assert roster.connections == 2
+    deadline = time.monotonic() + PATIENCE_S
+    while roster.connections and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert roster.connections == 0
+
+
+class Wire(asyncio.Transport):
+    """Notes what is written and when it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        self.seen.append(bytes(data))
+
+    def close(self) -> None:
+        self.seen.append(b"closed")
+
+
+def test_what_is_written_in_one_turn_is_sent_at_once_and_before_the_end() -> None:
+    async def scene(wire: Wire) -> None:
+        together = Together(wire, asyncio.get_running_loop())
+        together.write(b"head ")
+        together.write(b"body")
+        assert wire.seen == []
+        together.flush()
+        together.write(b"later")
+        await asyncio.sleep(0)
+        together.write(b"last")
+        together.close()
+        await asyncio.sleep(0)
+
+    wire = Wire()
+    asyncio.run(scene(wire))
+    assert wire.seen == [b"head body", b"later", b"last", b"closed"]
+
+
+def test_an_answer_is_there_with_its_head(client: socket.socket) -> None:
+    client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert client.recv(4096).endswith(b"\r\n\r\n0")

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 
 from adaptsvc.config import Settings
 from adaptsvc.serving.gate import GateLimits
@@ -148,7 +149,7 @@ def test_what_a_client_that_went_away_had_sent_is_not_computed(
 
 
 def test_a_body_that_does_not_come_is_a_408_that_closes_the_connection(prepared: Settings) -> None:
-    stand = Stand(prepared, gate=GateLimits(256, body_s=0.05))
+    stand = Stand(prepared, gate=GateLimits(256, body_s=0.05, answer_s=PATIENCE_S))
 
     async def scene() -> httpx.Response:
         sent: list[dict[str, Any]] = []
@@ -175,10 +176,24 @@ def test_a_body_that_does_not_come_is_a_408_that_closes_the_connection(prepared:
     assert stand.observer.shed_for == ["slow_body"]
 
 
+def test_what_takes_longer_than_anything_may_is_a_503_and_is_let_go_of(
+    prepared: Settings, png: Png
+) -> None:
+    stand = Stand(prepared, gate=GateLimits(256, PATIENCE_S, answer_s=0.2))
+    with held(stand) as session, TestClient(stand.app()) as client:
+        response = client.post("/v1/classify", content=png(0), headers=RAW)
+        session.release.set()
+        assert client.get("/v1/model").status_code == 200
+    assert (response.status_code, response.json()["error"]["field"]) == (503, "service")
+    assert "0.2 s" in response.json()["error"]["message"]
+    assert stand.observer.shed_for == ["deadline"]
+    assert stand.engine.inside == 0
+
+
 def test_more_open_requests_than_allowed_are_a_429_before_their_body_is_read(
     prepared: Settings, png: Png
 ) -> None:
-    stand = Stand(prepared, gate=GateLimits(1, PATIENCE_S))
+    stand = Stand(prepared, gate=GateLimits(1, PATIENCE_S, PATIENCE_S))
 
     async def scene() -> httpx.Response:
         async with client_of(stand) as client:
