@@ -44,6 +44,7 @@ def stretches(
     with service(home, poll_interval_s=0.2) as settings:
         pointer, versions = FilePointer(settings.pointer), cycle(range(1, VERSIONS + 1))
         port = settings.serve.port
+        time.sleep(WARM_S)  # one process answers /readyz; the other may be a moment behind
         with Client(port, requests_of(images, port), clients).running() as client:
             time.sleep(WARM_S)
             for number in range(2 * runs):
