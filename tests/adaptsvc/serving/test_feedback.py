@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -217,22 +219,18 @@ def test_too_many_labels_at_once_are_a_429(bench: Bench) -> None:
 
 
 def test_labels_of_several_service_processes_are_all_stored(bench: Bench) -> None:
-    """Each has a connection of its own, as each process has."""
+    """Each has an application and a connection of its own, as each process has."""
     bench.database = DatabaseSettings(busy_timeout_s=30.0)
-    statuses: list[int] = []
 
-    def send(process: int) -> None:
-        with bench.client() as client:
-            for number in range(20):
-                body = {"image_id": f"{process}-{number}", "label": "dog"}
-                statuses.append(client.post("/v1/feedback", json=body).status_code)
+    def send(process: int, client: TestClient) -> list[int]:
+        bodies = [{"image_id": f"{process}-{number}", "label": "dog"} for number in range(20)]
+        return [client.post("/v1/feedback", json=body).status_code for body in bodies]
 
-    threads = [threading.Thread(target=send, args=(process,)) for process in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert statuses == [202] * 60
+    with ExitStack() as stack:
+        clients = [stack.enter_context(bench.client()) for _ in range(3)]
+        with ThreadPoolExecutor(len(clients)) as pool:
+            statuses = list(pool.map(send, range(len(clients)), clients))
+    assert statuses == [[202] * 20] * 3
     assert len({m.key for m in bench.stored()}) == 60
 
 
