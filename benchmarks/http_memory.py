@@ -24,7 +24,15 @@ import psutil
 from benchmarks.figures import Figure, at_most, publish
 from benchmarks.homes import stage
 from benchmarks.pictures import photo
-from benchmarks.serving import HOST, REPLY_TIMEOUT_S, is_answered, requests_of, service
+from benchmarks.serving import (
+    FINE,
+    HEADERS_END,
+    HOST,
+    LENGTH,
+    REPLY_TIMEOUT_S,
+    requests_of,
+    service,
+)
 from benchmarks.slopes import lines_over
 
 MODEL, PICTURES, SIDE = "tiny-vit", 16, 64
@@ -88,6 +96,14 @@ class Connection:
         """Whether one request is answered with 200."""
         self.writer.write(request)
         return await asyncio.wait_for(is_answered(self._reader), REPLY_TIMEOUT_S)
+
+
+async def is_answered(reader: asyncio.StreamReader) -> bool:
+    """Read one response; whether its status is 200."""
+    head = await reader.readuntil(HEADERS_END)
+    fields = head.lower().partition(LENGTH)[2]
+    await reader.readexactly(int(fields.partition(b"\r\n")[0]))
+    return head.startswith(FINE)
 
 
 async def load(port: int, asked: Sequence[bytes], requests: int, connections: int) -> Run:

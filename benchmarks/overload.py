@@ -9,7 +9,6 @@ round: the slowest answers while the worker is in an endless round, against the 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import signal
 import tempfile
@@ -61,7 +60,7 @@ class Scale:
 def hit(settings: Settings, images: Sequence[bytes], concurrency: int, bounds: Bounds) -> Stretch:
     """One stretch of load."""
     port = settings.serve.port
-    return asyncio.run(load(port, requests_of(images, port), concurrency, bounds))
+    return load(port, requests_of(images, port), concurrency, bounds)
 
 
 def batching(home: Path, images: Sequence[bytes], scale: Scale) -> list[Figure]:

@@ -10,7 +10,6 @@ dependencies change the event loop of whatever they are installed beside.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 import tempfile
@@ -111,12 +110,12 @@ def measure(home: Path, images: Sequence[bytes], args: argparse.Namespace) -> li
             port = stack.enter_context(other(args.litserve, "peer_litserve", home, probe))
             peers["LitServe, forms"] = (port, forms_of(images, port))
         for port, requests in peers.values():
-            asyncio.run(load(port, requests, CONCURRENCIES[0], Bounds(args.seconds, 100)))  # warm
+            load(port, requests, CONCURRENCIES[0], Bounds(args.seconds, 100))  # warm
         for _ in range(args.runs):
             bare.append(bare_rate(encoder, CORES, images, args.seconds))
             for concurrency in CONCURRENCIES:
                 for name, (port, requests) in peers.items():
-                    stretch = asyncio.run(load(port, requests, concurrency, bounds))
+                    stretch = load(port, requests, concurrency, bounds)
                     found.setdefault((name, concurrency), []).append(stretch)
     return figures_of(found, bare)
 

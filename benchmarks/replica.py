@@ -28,6 +28,7 @@ from benchmarks.figures import Figure, publish
 from benchmarks.homes import stage
 from benchmarks.pictures import pictures
 from benchmarks.serving import HOST, started
+from benchmarks.swap_http import swaps
 from tests.redis_server import RedisServer
 
 PROCESSES, PICTURES, SETTLE_S = 2, 200, 15.0
@@ -90,18 +91,6 @@ def ask(settings: Settings, data: bytes) -> None:
         answer.read()
 
 
-def swapped(settings: Settings) -> float:
-    """Swaps so far, all processes together."""
-    with urlopen(f"http://{HOST}:{settings.serve.port}/metrics", timeout=30) as answer:
-        families = text_string_to_metric_families(answer.read().decode())
-        return sum(
-            each.value
-            for family in families
-            for each in family.samples
-            if each.name == "adaptsvc_swaps_total" and each.labels.get("outcome") == "ok"
-        )
-
-
 def measure(seconds: float, home: Path | None) -> list[Figure]:
     """One replica, from its start to a swap."""
     with tempfile.TemporaryDirectory(prefix="adaptsvc-bench-") as name:
@@ -118,11 +107,11 @@ def measure(seconds: float, home: Path | None) -> list[Figure]:
                 settled = Asked.of(client)
                 time.sleep(seconds)
                 idle = Asked.of(client)
-                before = swapped(settings)
+                before = swaps(settings)[0]
                 moved = Asked.of(client)
                 opened.pointer.force(1)
                 deadline = time.monotonic() + SWAP_TIMEOUT_S
-                while swapped(settings) < before + PROCESSES and time.monotonic() < deadline:
+                while swaps(settings)[0] < before + PROCESSES and time.monotonic() < deadline:
                     time.sleep(0.2)
                 after = Asked.of(client)
                 names = series(settings)

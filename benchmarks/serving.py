@@ -5,16 +5,16 @@ does what no service can save, decoding (our decoder) and ONNX Runtime, in threa
 core with a thread each inside the runtime (one with all cores inside does two thirds of that). At
 concurrency 1 the service can use one core, so there it is held against one bare thread.
 
-The client shares the cores with the service, so it is a bare one: keep-alive sockets in one asyncio loop,
+The client shares the cores with the service, so it is a bare one: keep-alive sockets and `select`,
 requests made up in advance, answers not parsed beyond status and length. What CPU it takes is in the table.
 Service and bare loop take turns, and a ratio is of neighbours: each stretch of requests is held against the
-mean of the bare loops just before and after it, for the machine is not equally fast for long.
+mean of the bare loops just before and after it, for the machine is not equally fast for long. A latency has
+no others to average with, so there stretches are shorter, and more.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import socket
 import tempfile
@@ -22,10 +22,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+from selectors import EVENT_READ, DefaultSelector
 from unittest.mock import patch
 
 from adaptsvc import config
@@ -41,9 +42,11 @@ from benchmarks.pictures import pictures
 CONCURRENCIES = (1, 8, 32)
 THROUGHPUT_RATIO, LATENCY_RATIO = 0.9, 1.25  # wanted with several requests at once, and with one
 PICTURES = 64
+SHORTER = 5  # times, are the stretches of one request at a time
 READY_TIMEOUT_S, REPLY_TIMEOUT_S = 60.0, 30.0
 HOST = "127.0.0.1"
 HEADERS_END, LENGTH, FINE = b"\r\n\r\n", b"content-length:", b"HTTP/1.1 200"
+READ_BYTES, END = 65536, b"\0closed"
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -103,38 +106,66 @@ def bare_rate(encoder: Encoder, threads: int, images: Sequence[bytes], seconds: 
         return sum(each.result() for each in loops) / (time.perf_counter() - started)
 
 
-async def load(port: int, requests: Sequence[bytes], concurrency: int, bounds: Bounds) -> Stretch:
+def load(port: int, requests: Sequence[bytes], concurrency: int, bounds: Bounds) -> Stretch:
     """So many connections, each with one request on its way at any time."""
     latencies: list[float] = []
-    failed = 0
     turn = iter(range(bounds.requests))
     cpu, started = time.process_time(), time.perf_counter()
-
-    async def connection() -> None:
-        nonlocal failed
-        reader, writer = await asyncio.open_connection(HOST, port)
-        with closing(writer):
-            for number in turn:
-                if (sent := time.perf_counter()) - started > bounds.seconds:
-                    return
-                writer.write(requests[number % len(requests)])
-                if await asyncio.wait_for(is_answered(reader), REPLY_TIMEOUT_S):
-                    latencies.append(1000 * (time.perf_counter() - sent))
+    with ExitStack() as stack, DefaultSelector() as ready:
+        for _ in range(concurrency):
+            connection = stack.enter_context(socket.create_connection((HOST, port)))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            ready.register(connection, EVENT_READ, Asked(connection, requests, turn))
+        failed, waiting = 0, concurrency
+        while waiting and (found := ready.select(REPLY_TIMEOUT_S)):
+            for asked in (key.data for key, _ in found):
+                if not asked.receive():
+                    continue
+                now = time.perf_counter()
+                if asked.is_fine:
+                    latencies.append(1000 * (now - asked.sent_s))
                 else:
                     failed += 1
-
-    ends = await asyncio.gather(*(connection() for _ in range(concurrency)), return_exceptions=True)
-    failed += sum(isinstance(end, (OSError, EOFError, TimeoutError)) for end in ends)
+                if not asked.is_fine or now - started > bounds.seconds or not asked.send():
+                    ready.unregister(asked.connection)
+                    waiting -= 1
     seconds = time.perf_counter() - started
-    return Stretch(seconds, latencies, failed, time.process_time() - cpu)
+    return Stretch(seconds, latencies, failed + waiting, time.process_time() - cpu)
 
 
-async def is_answered(reader: asyncio.StreamReader) -> bool:
-    """Read one response; whether its status is 200."""
-    head = await reader.readuntil(HEADERS_END)
-    fields = head.lower().partition(LENGTH)[2]
-    await reader.readexactly(int(fields.partition(b"\r\n")[0]))
-    return head.startswith(FINE)
+class Asked:
+    """A connection with a request on its way."""
+
+    def __init__(
+        self, connection: socket.socket, requests: Sequence[bytes], turn: Iterator[int]
+    ) -> None:
+        self.connection, self._requests, self._turn = connection, requests, turn
+        self.sent_s, self._answer = 0.0, b""
+        self.send()
+
+    def send(self) -> bool:
+        """Send the next request, if there is one."""
+        if (number := next(self._turn, None)) is None:
+            return False
+        self._answer, self.sent_s = b"", time.perf_counter()
+        self.connection.sendall(self._requests[number % len(self._requests)])
+        return True
+
+    def receive(self) -> bool:
+        """Read what came; whether the answer is complete, or there will be none."""
+        try:
+            part = self.connection.recv(READ_BYTES)
+        except OSError:
+            part = b""
+        self._answer += part if part else END
+        head, ended, body = self._answer.partition(HEADERS_END)
+        length = head.lower().partition(LENGTH)[2].partition(b"\r\n")[0]
+        return not part or (bool(ended) and len(body) >= int(length))
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether it was answered with a 200, to the end."""
+        return self._answer.startswith(FINE) and not self._answer.endswith(END)
 
 
 def requests_of(images: Sequence[bytes], port: int) -> list[bytes]:
@@ -200,13 +231,14 @@ def measure(home: Path, images: Sequence[bytes], runs: int, bounds: Bounds) -> d
     with service(home) as settings:
         port = settings.serve.port
         requests = requests_of(images, port)
-        asyncio.run(load(port, requests, max(CONCURRENCIES), Bounds(bounds.seconds, 100)))  # warm
+        load(port, requests, max(CONCURRENCIES), Bounds(bounds.seconds, 100))  # warm
         for _ in range(runs):
-            for concurrency in CONCURRENCIES:
+            for concurrency in (*[1] * SHORTER, *CONCURRENCIES[1:]):
+                seconds = bounds.seconds / (SHORTER if concurrency == 1 else 1)
                 threads = min(concurrency, CORES)
-                before = bare_rate(encoder, threads, images, bounds.seconds)
-                served = asyncio.run(load(port, requests, concurrency, bounds))
-                after = bare_rate(encoder, threads, images, bounds.seconds)
+                before = bare_rate(encoder, threads, images, seconds)
+                served = load(port, requests, concurrency, Bounds(seconds, bounds.requests))
+                after = bare_rate(encoder, threads, images, seconds)
                 found[concurrency].append(Run((before + after) / 2, served))
     return found
 

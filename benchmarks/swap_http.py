@@ -15,12 +15,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, pairwise
 from pathlib import Path
+from urllib.request import urlopen
 
+from prometheus_client.parser import text_string_to_metric_families
+
+from adaptsvc.config import Settings
 from adaptsvc.versions.pointer import FilePointer
 from benchmarks.figures import Figure, at_most, publish, ratios
 from benchmarks.homes import stage
 from benchmarks.pictures import pictures
-from benchmarks.serving import requests_of, service
+from benchmarks.serving import HOST, requests_of, service
 from benchmarks.timeline import NO_VERSION, Answer, Client, draw, failed, latency_ms
 
 MODELS = ("tiny-vit", "lite")
@@ -30,10 +34,19 @@ VERSIONS, PICTURES, SWAP_EVERY_S, WARM_S = 4, 64, 1.0, 3.0
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A time in which the pointer rested, or moved once a second."""
+    """A time in which the pointer rested, or moved once a second.
+
+    Attributes:
+        answers: of requests sent meanwhile.
+        moves_s: when the pointer moved.
+        swaps: by all processes together,
+        swap_s: and from seeing a version to serving it, their sum.
+    """
 
     answers: list[Answer]
     moves_s: list[float]
+    swaps: float
+    swap_s: float
 
 
 def stretches(
@@ -48,14 +61,25 @@ def stretches(
         with Client(port, requests_of(images, port), clients).running() as client:
             time.sleep(WARM_S)
             for number in range(2 * runs):
+                before, before_s = swaps(settings)
                 begun, moves = client.now_s(), []
                 while client.now_s() - begun < seconds:
                     if number % 2:
                         moves.append(client.now_s())
                         pointer.force(next(versions))
                     time.sleep(SWAP_EVERY_S)
-                found.append(Stretch(client.between(begun, client.now_s()), moves))
+                ended, (after, after_s) = client.now_s(), swaps(settings)
+                answers = client.between(begun, ended)
+                found.append(Stretch(answers, moves, after - before, after_s - before_s))
     return found
+
+
+def swaps(settings: Settings) -> tuple[float, float]:
+    """How many so far, all processes together, and the sum of their seconds."""
+    with urlopen(f"http://{HOST}:{settings.serve.port}/metrics", timeout=30) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+        values = {each.name: each.value for family in families for each in family.samples}
+    return values["adaptsvc_swap_seconds_count"], values["adaptsvc_swap_seconds_sum"]
 
 
 def figures_of(name: str, found: Sequence[Stretch]) -> list[Figure]:
@@ -71,6 +95,8 @@ def figures_of(name: str, found: Sequence[Stretch]) -> list[Figure]:
         Figure(f"{name}: requests", [float(len(answers))], ""),
         Figure(f"{name}: failed", [float(failed(answers))], "", at_most(0)),
         Figure(f"{name}: pointer moves", [float(sum(len(s.moves_s) for s in moving))], ""),
+        Figure(f"{name}: swaps", [float(sum(s.swaps for s in moving))], ""),
+        Figure(f"{name}: a swap, mean", [1000 * s.swap_s / s.swaps for s in moving], "ms"),
         Figure(f"{name}: answers by another version than the one before", [float(changes)], ""),
         Figure(f"{name}: median, at rest", [latency_ms(s.answers, 0.5) for s in rest], "ms"),
         Figure(

@@ -8,7 +8,6 @@ processes of a service, so a busy machine blurs it less than a clock would; a di
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import tempfile
 from collections.abc import Sequence
@@ -59,7 +58,7 @@ def measure(home: Path, images: Sequence[bytes], turns: int, requests: int) -> l
                 settings, child = services[name]
                 before = cpu_s(child)
                 sent = requests_of(images, settings.serve.port)
-                stretch = asyncio.run(load(settings.serve.port, sent, CONCURRENCY, bounds))
+                stretch = load(settings.serve.port, sent, CONCURRENCY, bounds)
                 if stretch.failed:
                     raise SystemExit(f"{stretch.failed} requests failed")
                 if turn:  # the first warms

@@ -66,7 +66,8 @@ class Live:
         pointer: which one should serve.
         runtime: where inference runs.
         observer: told of swaps.
-        batches: sizes that a new session has run before it serves.
+        batches: sizes that the first session runs before it serves,
+        later_batches: and those after it, whose runs take time from requests.
         clock: monotonic seconds.
     """
 
@@ -78,9 +79,10 @@ class Live:
         *,
         observer: Observer,
         batches: Sequence[int] = (),
+        later_batches: Sequence[int] = (),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._batches = batches
+        self._batches, self._later_batches = batches, later_batches
         self._store = store
         self._pointer = pointer
         self._runtime = runtime
@@ -146,7 +148,7 @@ class Live:
         log.info("version %d serves, ready in %.0f ms", wanted.version, 1000 * seconds)
 
     def prepare(self, version_id: int) -> Predictor:
-        """A version ready to serve: a new session has passed the self-test, which also warms it up.
+        """A version ready to serve: a new session has passed the self-test, its first call, and is warm.
 
         A delta that is fed to the session that serves is ready once its digests, names and shapes are right:
         a forward pass of a large tower would take longer than all else together. It is tested right after,
@@ -157,7 +159,7 @@ class Live:
         predictor = build(base, version, self._runtime, before=self.current)
         if not _shares_session(predictor, self.current):
             predictor.self_test()
-            predictor.warm(self._batches)
+            predictor.warm(self._batches if self.current is None else self._later_batches)
         return predictor
 
     def _refuse(self, code: SwapFailure, reason: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from adaptsvc.metrics import Observer, SwapFailure
 from adaptsvc.serving import live as live_module
 from adaptsvc.serving.encoder import Runtime, build
 from adaptsvc.serving.live import Alarm, Live
-from adaptsvc.serving.predictor import describe_self_test
+from adaptsvc.serving.predictor import Predictor, describe_self_test
 from adaptsvc.types import Tensors, UInt8
 from adaptsvc.versions.delta import Head
 from adaptsvc.versions.manifest import Draft, Manifest
@@ -136,6 +136,26 @@ def test_a_missing_device_is_refused_or_where_allowed_told(fixture: Fixture, all
         assert live.current is None
         assert "version 0 was not taken" in str(live.refusal)
         assert observer.fallbacks == []
+
+
+@pytest.mark.parametrize("tiny_directory", ["resnet"], indirect=True)
+def test_a_session_beside_one_that_serves_takes_less_time_from_it_to_get_warm(
+    fixture: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warmed: list[Sequence[int]] = []
+    monkeypatch.setattr(Predictor, "warm", lambda _self, batches: warmed.append(batches))
+    live = Live(
+        fixture.store,
+        fixture.pointer,
+        Runtime(),
+        observer=fixture.observer,
+        batches=(4, 8),
+        later_batches=(2,),
+    )
+    live.poll()
+    fixture.pointer.compare_and_set(0, fixture.publish().id)
+    live.poll()
+    assert warmed == [(4, 8), (2,)]
 
 
 def test_a_poll_without_a_change_does_nothing(fixture: Fixture) -> None:
