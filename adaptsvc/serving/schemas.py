@@ -42,12 +42,11 @@ class Result(_Schema):
     @classmethod
     def of(cls, image_id: str, prediction: Prediction) -> Result:
         """The result for one prediction."""
-        top = tuple(ClassScore.model_validate(score) for score in prediction.top)
         return cls(
             image_id=image_id,
             label=prediction.label,
             confidence=prediction.confidence,
-            top=top,
+            top=prediction.top,
             ood_score=prediction.ood_score,
             is_ood=prediction.is_ood,
         )
