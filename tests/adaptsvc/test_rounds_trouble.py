@@ -54,7 +54,7 @@ def misleading(bench: Bench, samples: tuple[LabeledSample, ...]) -> tuple[Labele
 
 
 def test_what_labels_refuse_is_refused_with_the_figures(bench: Bench) -> None:
-    tune = {"passes": 40.0, "learning_rate": 0.01, "head_learning_rate": 0.1}
+    tune = {"passes": 10.0, "learning_rate": 0.003, "head_learning_rate": 0.1}
     bench.start(tune=tune, guard={"labels_min": 5})
     done = bench.teach(misleading(bench, coloured(64)))
     assert (done.outcome, done.version) == ("refused", 0)
