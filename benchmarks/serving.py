@@ -126,7 +126,7 @@ def load(port: int, requests: Sequence[bytes], concurrency: int, bounds: Bounds)
                     latencies.append(1000 * (now - asked.sent_s))
                 else:
                     failed += 1
-                if not asked.is_fine or now - started > bounds.seconds or not asked.send():
+                if asked.is_closed or now - started > bounds.seconds or not asked.send():
                     ready.unregister(asked.connection)
                     waiting -= 1
     seconds = time.perf_counter() - started
@@ -163,9 +163,14 @@ class Asked:
         return not part or (bool(ended) and len(body) >= int(length))
 
     @property
+    def is_closed(self) -> bool:
+        """Whether there will be no more answers."""
+        return self._answer.endswith(END)
+
+    @property
     def is_fine(self) -> bool:
         """Whether it was answered with a 200, to the end."""
-        return self._answer.startswith(FINE) and not self._answer.endswith(END)
+        return self._answer.startswith(FINE) and not self.is_closed
 
 
 def requests_of(images: Sequence[bytes], port: int) -> list[bytes]:
