@@ -268,7 +268,7 @@ def guard_limits(settings: GuardSettings) -> GuardLimits:
         settings.confident_share,
         swallowed_kept=settings.class_kept,
         minimum_labels=settings.labels_min,
-        labels_above_chance=settings.labels_above_chance,
+        labels_significance=settings.labels_significance,
         window_classes=settings.window_classes,
         window_sure_share=settings.window_sure_share,
     )

@@ -348,11 +348,11 @@ class GuardSettings(Section):
     labels_min: int = Field(
         30, ge=1, description="Held-out labels that are enough to judge and calibrate by."
     )
-    labels_above_chance: float = Field(
-        0.1,
-        ge=0,
+    labels_significance: float = Field(
+        0.01,
+        ge=0.001,
         le=1,
-        description="How far above chance labels must agree with zero-shot's surest; 0 believes any.",
+        description="Share of random orders of the labels that may fit zero-shot as well; 1 believes any.",
     )
     refusals: int = Field(3, ge=1, description="Refused rounds in a row that freeze learning.")
     cool_down_rounds: int = Field(4, ge=1, description="Rounds that a freeze skips.")

@@ -27,7 +27,7 @@ GUARD_OFF = {
     "marginal_entropy_kept": 0.0,
     "agreement": 0.0,
     "class_kept": 0.0,
-    "labels_above_chance": 0.0,
+    "labels_significance": 1.0,
     "window_classes": 0.0,
     "window_sure_share": 0.0,
     "labels_min": NEVER,

@@ -12,7 +12,8 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-from scipy.stats import binomtest
+import numpy.typing as npt
+from scipy.stats import permutation_test
 
 from adaptsvc.trust.calibration import image_nll
 from adaptsvc.trust.checks import Labels, checked_labels
@@ -20,6 +21,8 @@ from adaptsvc.trust.paired import mean_difference, share_of_losses
 from adaptsvc.types import Float64
 
 PRIOR_STEPS = 50
+PERMUTATIONS, PERMUTATIONS_AT_ONCE = 9999, 256
+SEED = 0  # of the permutations: the same labels are always judged alike
 
 Reason: TypeAlias = Literal[
     "not_finite",
@@ -30,7 +33,7 @@ Reason: TypeAlias = Literal[
     "worse_nll_on_labels",
     "window_too_uniform",
     "window_all_unsure",
-    "labels_contradict_zero_shot",
+    "labels_not_above_chance",
 ]
 
 
@@ -47,8 +50,8 @@ class GuardLimits:
         swallowed_kept: a watched class is swallowed when fewer than this share of its images are left.
         minimum_labels: with fewer, labels decide nothing.
         label_confidence: of the paired intervals, in (0, 1); at 0.95 a rule refuses 1 equal in 40.
-        labels_above_chance: how far above chance, of the way to 1, labels must be able to agree with the half
-            of zero-shot's answers that are surest, in [0, 1]; 0 believes any labels.
+        labels_significance: labels are believed when at most this share of random orders of them fits the
+            zero-shot model as well, in (0, 1]; 1 believes any.
         window_classes: how many classes the window must come to by zero-shot; see `effective_classes`.
         window_sure_share: share of images that zero-shot must have some idea of, in [0, 1].
         unsure_entropy: zero-shot has no idea when its entropy is over this share of log C, in [0, 1].
@@ -63,7 +66,7 @@ class GuardLimits:
     swallowed_kept: float = 0.1
     minimum_labels: int = 30
     label_confidence: float = 0.95
-    labels_above_chance: float = 0.1
+    labels_significance: float = 0.01
     window_classes: float = 1.5
     window_sure_share: float = 0.05
     unsure_entropy: float = 0.95
@@ -206,30 +209,51 @@ def judge_window(zero_shot: Float64, limits: GuardLimits) -> tuple[Reason, ...]:
 def judge_labels(zero_shot: Float64, labels: Labels, limits: GuardLimits) -> tuple[Reason, ...]:
     """Why labels should not be believed; empty when they may be.
 
-    Where the zero-shot model is surest it is right more often than chance, however poor it is elsewhere.
-    Labels that hardly ever say what it says there were given for other images, in another order of the
-    classes, or by somebody who means harm. Fewer labels need a clearer contradiction: the upper end of the
-    exact binomial interval decides.
+    However poor the zero-shot model is, it holds true labels likelier than the same labels dealt to the same
+    images at random. Labels that it does not were given for other images, in another order of the classes, or
+    by somebody who means harm; or there are too few yet to tell, as always when all are of one class.
 
     Args:
         zero_shot: (N, C) probabilities of the frozen zero-shot model.
         labels: (N,) in 0..C-1.
-        limits: label_confidence, labels_above_chance.
+        limits: labels_significance.
 
     Raises:
         ValueError: no images, shapes that do not fit, or a label outside 0..C-1.
-
-    Reference: Clopper & Pearson, "The Use of Confidence or Fiducial Limits", Biometrika 1934.
     """
     zero_shot, chosen = checked_labels(zero_shot, labels)
-    if not limits.labels_above_chance:
-        return ()
-    surest = np.argsort(-zero_shot.max(axis=-1), kind="stable")[: max(1, len(chosen) // 2)]
-    equal = int((zero_shot[surest].argmax(axis=-1) == chosen[surest]).sum())
-    chance = 1 / zero_shot.shape[1]
-    most = binomtest(equal, len(surest)).proportion_ci(limits.label_confidence, method="exact").high
-    needed = chance + limits.labels_above_chance * (1 - chance)
-    return ("labels_contradict_zero_shot",) if most < needed else ()
+    believed = chance_of_labels(zero_shot, chosen) <= limits.labels_significance
+    return () if believed else ("labels_not_above_chance",)
+
+
+def chance_of_labels(zero_shot: Float64, labels: npt.NDArray[np.int64]) -> float:
+    """How probable labels (N,) this likely by (N, C) probabilities are in random order; in (0, 1].
+
+    The p-value of the one-sided permutation test of their log-likelihood: exact for up to 7 labels, by
+    `PERMUTATIONS` random orders for more.
+
+    Reference: Phipson & Smyth, "Permutation P-values Should Never Be Zero", SAGMB 2010.
+    """
+    if len(labels) == 1:
+        return 1.0
+    log_likelihood = np.log(np.maximum(zero_shot, np.finfo(np.float32).tiny))
+    images = np.arange(len(labels))
+
+    def fit(ordered: npt.NDArray[np.int64], axis: int) -> Float64:
+        fitted: Float64 = log_likelihood[images, ordered].sum(axis=axis)
+        return fitted
+
+    found = permutation_test(
+        (labels,),
+        fit,
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=PERMUTATIONS,
+        batch=PERMUTATIONS_AT_ONCE,
+        alternative="greater",
+        rng=SEED,
+    )
+    return float(found.pvalue)
 
 
 def marginal_entropy(probabilities: Float64) -> float:

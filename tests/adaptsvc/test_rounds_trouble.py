@@ -70,10 +70,10 @@ def test_labels_that_contradict_what_zero_shot_is_sure_of_teach_and_judge_nothin
     """Every label is the class after the one the zero-shot model is sure of."""
     sure = 0.04 + 0.88 * np.eye(3, dtype=np.float32)
     samples = tuple(replace(s, zero_shot=sure[(s.target + 1) % 3]) for s in coloured(64))
-    bench.start(guard={"labels_above_chance": 0.1, "labels_min": 5})
+    bench.start(guard={"labels_significance": 0.01, "labels_min": 5})
     done = bench.teach(samples)
     assert (done.outcome, done.version) == ("skipped", 0)
-    assert done.reasons == ("labels_contradict_zero_shot",)
+    assert done.reasons == ("labels_not_above_chance",)
     unlabeled = bench.look(window)
     assert unlabeled.evidence is not None
     assert unlabeled.evidence.labels is None

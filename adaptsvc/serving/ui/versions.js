@@ -13,7 +13,7 @@ const REASONS = {
   worse_nll_on_labels: "its confidence is worse on held-out labels",
   window_too_uniform: "the recent images are too much alike",
   window_all_unsure: "the zero-shot model has no idea of the recent images",
-  labels_contradict_zero_shot: "the labels contradict what the zero-shot model is surest of",
+  labels_not_above_chance: "the labels fit the zero-shot model no better than in random order",
 };
 
 /** What happened, oldest first. @param {any} history of GET /v1/versions */
