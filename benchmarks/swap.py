@@ -73,12 +73,11 @@ class Swaps(Observer):
 class Stand:
     """A `Live` over a staged home, and the pointer it follows."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, observer: Observer) -> None:
         settings = config.read(home=home)
-        self.swaps = Swaps()
         self.pointer = FilePointer(settings.pointer)
         store = VersionStore(settings.store)
-        self.live = Live(store, self.pointer, Runtime(), observer=self.swaps)
+        self.live = Live(store, self.pointer, Runtime(), observer=observer)
         self._versions = cycle(range(1, VERSIONS + 1))
         self.moved = 0
         self.live.poll()
@@ -119,7 +118,7 @@ class Folded:
 
 def swap_costs(home: Path, name: str, load: Load) -> list[Figure]:
     """Time and memory of swaps with nothing else going on but a request after each."""
-    stand = Stand(home)
+    stand = Stand(home, Observer())
     pixels = pixels_of(stand.predictor, 1)
     for _ in range(20):
         stand.answer(pixels)
@@ -149,7 +148,8 @@ def swap_costs(home: Path, name: str, load: Load) -> list[Figure]:
 
 def request_costs(home: Path, name: str, load: Load) -> list[Figure]:
     """Slowest requests of two clients, with the pointer at rest and with it moving once a second."""
-    stand = Stand(home)
+    swaps = Swaps()
+    stand = Stand(home, swaps)
     stop = threading.Event()
     follower = threading.Thread(target=stand.live.follow, args=(stop, POLL_INTERVAL_S))
     follower.start()
@@ -157,9 +157,9 @@ def request_costs(home: Path, name: str, load: Load) -> list[Figure]:
     try:
         for _ in range(load.runs):
             steady.append(_latencies(stand, load.seconds, lambda: None))
-            moved, swapped = stand.moved, len(stand.swaps.ready_ms)
+            moved, swapped = stand.moved, len(swaps.ready_ms)
             swapping.append(_latencies(stand, load.seconds, stand.move))
-            taken.append((len(stand.swaps.ready_ms) - swapped) / max(1, stand.moved - moved))
+            taken.append((len(swaps.ready_ms) - swapped) / max(1, stand.moved - moved))
     finally:
         stop.set()
         follower.join()
@@ -172,7 +172,7 @@ def request_costs(home: Path, name: str, load: Load) -> list[Figure]:
         Figure(f"{name}: p99 request, a swap a second", moving, "ms"),
         Figure(f"{name}: p99 swapping / steady", ratios(moving, calm), "x", at_most(P99_RATIO)),
         Figure(f"{name}: swaps done / pointer moves", taken, "x"),
-        Figure(f"{name}: ready, both cores busy", stand.swaps.ready_ms[1:], "ms"),
+        Figure(f"{name}: ready, both cores busy", swaps.ready_ms[1:], "ms"),
     ]
 
 
@@ -201,7 +201,7 @@ def _latencies(stand: Stand, seconds: float, each_interval: Callable[[], None]) 
 
 def graph_costs(home: Path, name: str, load: Load) -> list[Figure]:
     """Our graph with a delta in place against the default export, call by call."""
-    stand = Stand(home)
+    stand = Stand(home, Observer())
     base = stand.predictor.base
     plain = build_encoder(base, {}, Runtime())
     folded = Folded(home / FOLDED, base)

@@ -37,7 +37,7 @@ from benchmarks.pictures import photo
 from benchmarks.slopes import lines
 from benchmarks.swap import VERSIONS, Stand, pixels_of
 
-SETTLING, EVERY, SAMPLES = 20, 10, 100
+EVERY, SAMPLES = 10, 100
 WARMING = 4000  # the heap grows by 0.2 MiB over the first 2,000 answers, and no more over 18,000
 AT_ONCE, PICTURES, SIDE = 8, 16, 64
 REQUESTED = "tiny-vit"
@@ -73,15 +73,15 @@ KINDS = {
 }
 
 
-def over_swaps(home: Path, swaps: int) -> list[float]:
+def over_swaps(home: Path, settling: int, swaps: int) -> list[float]:
     """RSS in MiB after every so many swaps, the first after those that settle; a request after each swap."""
-    stand = Stand(home)
+    stand = Stand(home, Observer())
     pixels = pixels_of(stand.predictor, 1)
     for _ in range(WARMING):
         stand.answer(pixels)
     found = []
-    for number in range(SETTLING + swaps + 1):
-        if number >= SETTLING and (number - SETTLING) % EVERY == 0:
+    for number in range(-settling, swaps + 1):
+        if number >= 0 and number % EVERY == 0:
             stand.live.poll()  # as the service does: freed pages go back at the look after a swap
             found.append(memory.resident_mib())
         stand.move()
@@ -131,13 +131,13 @@ async def ask(app: FastAPI, images: Sequence[bytes], requests: int) -> None:
     await asyncio.gather(*(client() for _ in range(AT_ONCE)))
 
 
-def measure_swaps(kind: Kind, swaps: int) -> list[Figure]:
+def measure_swaps(kind: Kind, settling: int, swaps: int) -> list[Figure]:
     """One kind, in a fresh process."""
     fresh = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="adaptsvc-bench-") as folder:
         stage(Path(folder), kind.model, versions=VERSIONS, whole=kind.whole)
         with ProcessPoolExecutor(1, mp_context=fresh) as pool:
-            found = pool.submit(over_swaps, Path(folder), swaps).result()
+            found = pool.submit(over_swaps, Path(folder), settling, swaps).result()
     return lines(f"{kind.said}, {swaps} swaps", EVERY / 1000, found)
 
 
@@ -156,10 +156,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.swap_memory", description=__doc__)
     parser.add_argument("--kinds", nargs="*", choices=tuple(KINDS), default=list(KINDS))
     parser.add_argument("--swaps", type=int, default=200, help="of each kind")
+    parser.add_argument("--settling", type=int, default=20, help="swaps of each kind before them")
     parser.add_argument("--requests", type=int, default=100_000, help="0 for none")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     args = parser.parse_args(arguments)
-    figures = [figure for name in args.kinds for figure in measure_swaps(KINDS[name], args.swaps)]
+    figures = [
+        figure
+        for name in args.kinds
+        for figure in measure_swaps(KINDS[name], args.settling, args.swaps)
+    ]
     if args.requests:
         figures += measure_requests(args.requests)
     publish("memory over swaps and requests", figures, args.json)
