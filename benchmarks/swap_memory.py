@@ -58,18 +58,22 @@ SCOPE: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A way a version takes over, and the model it is tried on."""
+    """A way a version takes over, the model it is tried on, and swaps until nothing is new any more.
+
+    CPython makes room for its table of interned strings, once, after some thousands: a step of 1.9 MiB.
+    """
 
     said: str
     model: str
+    settling: int
     whole: bool = False
 
 
 KINDS = {
-    "fed": Kind("norms fed, tiny ViT", "tiny-vit"),
-    "session": Kind("second session, tiny ResNet", "tiny-resnet"),
-    "whole": Kind("whole model, tiny ViT", "tiny-vit", whole=True),
-    "lite": Kind("second session, lite", "lite"),
+    "fed": Kind("norms fed, tiny ViT", "tiny-vit", 5000),
+    "session": Kind("second session, tiny ResNet", "tiny-resnet", 5000),
+    "whole": Kind("whole model, tiny ViT", "tiny-vit", 200, whole=True),
+    "lite": Kind("second session, lite", "lite", 200),
 }
 
 
@@ -131,13 +135,13 @@ async def ask(app: FastAPI, images: Sequence[bytes], requests: int) -> None:
     await asyncio.gather(*(client() for _ in range(AT_ONCE)))
 
 
-def measure_swaps(kind: Kind, settling: int, swaps: int) -> list[Figure]:
+def measure_swaps(kind: Kind, swaps: int) -> list[Figure]:
     """One kind, in a fresh process."""
     fresh = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="adaptsvc-bench-") as folder:
         stage(Path(folder), kind.model, versions=VERSIONS, whole=kind.whole)
         with ProcessPoolExecutor(1, mp_context=fresh) as pool:
-            found = pool.submit(over_swaps, Path(folder), settling, swaps).result()
+            found = pool.submit(over_swaps, Path(folder), kind.settling, swaps).result()
     return lines(f"{kind.said}, {swaps} swaps", EVERY / 1000, found)
 
 
@@ -156,15 +160,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.swap_memory", description=__doc__)
     parser.add_argument("--kinds", nargs="*", choices=tuple(KINDS), default=list(KINDS))
     parser.add_argument("--swaps", type=int, default=200, help="of each kind")
-    parser.add_argument("--settling", type=int, default=20, help="swaps of each kind before them")
     parser.add_argument("--requests", type=int, default=100_000, help="0 for none")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     args = parser.parse_args(arguments)
-    figures = [
-        figure
-        for name in args.kinds
-        for figure in measure_swaps(KINDS[name], args.settling, args.swaps)
-    ]
+    figures = [figure for name in args.kinds for figure in measure_swaps(KINDS[name], args.swaps)]
     if args.requests:
         figures += measure_requests(args.requests)
     publish("memory over swaps and requests", figures, args.json)
