@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -23,7 +24,8 @@ from adaptsvc.versions.pointer import Current, Pointer
 from adaptsvc.versions.store import Store
 
 log = logging.getLogger(__name__)
-SWAP_NICENESS = 5  # 19 starves the swap while requests keep the cores busy; see docs/benchmarks.md
+# What a swap leaves to requests that keep the cores busy, and 19 starves it; see docs/benchmarks.md.
+SWAP_NICENESS, TEST_NICENESS = 5, 9
 RETRY_S = 10.0
 
 
@@ -88,6 +90,7 @@ class Live:
         self._runtime = runtime
         self._observer = observer
         self._clock = clock
+        self._tester = self._beside_requests()
         self._handled = Current(None, -1)  # what was last acted on, well or not
         self._retry_at = float("inf")
         self._replaced = False  # a predictor was let go of; its memory can be given back
@@ -117,15 +120,18 @@ class Live:
 
     def follow(self, stop: Waits, interval_s: float) -> None:
         """Poll until told to stop; runs in a thread of its own, at a lower priority."""
-        if self._runtime.threads == 1:  # a session's own threads would inherit the priority
+        if self._may_give_way:
             lower_priority()
-        while not stop.wait(interval_s):
+        left_s = interval_s
+        while not stop.wait(left_s):
+            started = self._clock()
             try:
                 self.poll()
             except Exception:  # a thread that ended would keep this version for good
                 log.exception(
                     "the version pointer was not followed; the next look is in %g s", interval_s
                 )
+            left_s = max(0.0, interval_s - (self._clock() - started))  # a look every interval
 
     def _swap(self, wanted: Current) -> None:
         assert wanted.version is not None
@@ -135,7 +141,7 @@ class Live:
             seconds = self._clock() - started
             self.current, self.since = predictor, datetime.now(UTC)
             if _shares_session(predictor, before):
-                predictor.self_test()
+                self._tester.submit(predictor.self_test).result()
         except Exception as exc:  # whatever it is, requests go on with the version they had
             self.current, self.since = before, since
             self._retry_at = self._clock() + RETRY_S
@@ -161,6 +167,17 @@ class Live:
             predictor.self_test()
             predictor.warm(self._batches if self.current is None else self._later_batches)
         return predictor
+
+    @property
+    def _may_give_way(self) -> bool:
+        """Whether a thread may lower its priority: threads that its session starts would inherit it."""
+        return self._runtime.threads == 1
+
+    def _beside_requests(self) -> ThreadPoolExecutor:
+        """A thread for self-tests while their version serves: a priority once lowered stays so."""
+        if not self._may_give_way:
+            return ThreadPoolExecutor(1)
+        return ThreadPoolExecutor(1, initializer=lower_priority, initargs=(TEST_NICENESS,))
 
     def _refuse(self, code: SwapFailure, reason: str) -> None:
         if reason != self.refusal:
@@ -193,9 +210,9 @@ def _shares_session(predictor: Predictor, before: Predictor | None) -> bool:
     return before is not None and predictor.encoder.session is before.encoder.session
 
 
-def lower_priority() -> None:
-    """Let requests run before the building of a session (Linux: priority is per thread)."""
+def lower_priority(niceness: int = SWAP_NICENESS) -> None:
+    """Let requests run before this thread (Linux: priority is per thread)."""
     try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), SWAP_NICENESS)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
     except OSError as exc:
         log.warning("the swap thread keeps normal priority: %s", exc)

@@ -2,89 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
 
 from adaptsvc.config import Settings
-from adaptsvc.metrics import Observer, SwapFailure
 from adaptsvc.serving import live as live_module
-from adaptsvc.serving.encoder import Runtime, build
+from adaptsvc.serving.encoder import Runtime
 from adaptsvc.serving.live import Alarm, Live
-from adaptsvc.serving.predictor import Predictor, describe_self_test
-from adaptsvc.types import Tensors, UInt8
+from adaptsvc.serving.predictor import Predictor
 from adaptsvc.versions.delta import Head
-from adaptsvc.versions.manifest import Draft, Manifest
+from adaptsvc.versions.manifest import Draft
 from adaptsvc.versions.pointer import Current, FilePointer, dump
 from adaptsvc.versions.seal import Seal
-from adaptsvc.versions.store import VersionStore
-
-
-class Recorder(Observer):
-    def __init__(self) -> None:
-        self.swaps: list[int] = []
-        self.failures = 0
-        self.codes: list[SwapFailure] = []
-        self.refuses: list[bool] = []
-
-    def swapped(self, version: int, seconds: float) -> None:
-        self.swaps.append(version)
-
-    def swap_failed(self, why: SwapFailure) -> None:
-        self.failures += 1
-        self.codes.append(why)
-
-    def refusing(self, refuses: bool) -> None:
-        self.refuses.append(refuses)
-
-
-class Fixture:
-    """A store with version 0, a pointer at it, and a live that serves it."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.store = VersionStore(settings.store)
-        self.pointer = FilePointer(settings.pointer)
-        self.observer = Recorder()
-        self.now = 0.0
-        self.live = Live(
-            self.store, self.pointer, Runtime(), observer=self.observer, clock=lambda: self.now
-        )
-        self.live.poll()
-        size = self.store.base(self.store.manifest(0).base).preprocess.size
-        self.pixels: UInt8 = np.full((1, 3, size, size), 90, np.uint8)
-
-    def publish(self, *, flip: bool = False, shift: float = 0.1) -> Manifest:
-        """A child of version 0: other norm parameters; flipped, its classes point the other way."""
-        zero = self.store.load(0)
-        base = self.store.base(zero.manifest.base)
-        name = sorted(name for name in base.swappable if name.endswith("bias"))[0]
-        length = self._length(name)
-        delta: Tensors = {name: np.full(length, shift, np.float32)}
-        encoder = build(base, delta, Runtime())
-        test, expected = describe_self_test(encoder, 1)
-        embeddings = zero.head.class_embeddings * (-1 if flip else 1)
-        head = Head(embeddings, zero.head.context, expected)
-        update = {"parent": 0, "method": "ueo", "self_test": test}
-        fields = {key: getattr(zero.manifest, key) for key in Draft.model_fields}
-        return self.store.publish(Draft(**{**fields, **update}), delta, head)
-
-    def _length(self, name: str) -> int:
-        base = self.store.base(self.store.manifest(0).base)
-        graph = onnx.load(base.graph, load_external_data=False).graph
-        (length,) = next(tensor.dims for tensor in graph.initializer if tensor.name == name)
-        return int(length)
-
-    @property
-    def serving(self) -> int:
-        assert self.live.current is not None
-        return self.live.current.manifest.id
+from tests.adaptsvc.serving.lives import Fixture, Recorder
 
 
 @pytest.fixture
@@ -355,6 +292,43 @@ def test_an_alarm_makes_the_following_thread_look_before_it_is_time(fixture: Fix
     assert not thread.is_alive()
 
 
+@pytest.mark.parametrize("tiny_directory", ["vit"], indirect=True)
+@pytest.mark.parametrize(("threads", "lowered"), [(1, True), (2, False)])
+def test_a_version_that_serves_already_is_tested_at_a_lower_priority_than_requests(
+    fixture: Fixture, monkeypatch: pytest.MonkeyPatch, threads: int, lowered: bool
+) -> None:
+    priorities: list[int] = []
+    monkeypatch.setattr(Predictor, "self_test", lambda _self: priorities.append(_priority()))
+    runtime = Runtime(threads=threads)
+    live = Live(fixture.store, fixture.pointer, runtime, observer=fixture.observer)
+    live.poll()
+    fixture.pointer.compare_and_set(0, fixture.publish().id)
+    live.poll()
+    own = _priority()
+    assert priorities == [own, live_module.TEST_NICENESS if lowered else own]
+
+
+def test_the_following_thread_looks_once_an_interval_however_long_a_swap_takes(
+    fixture: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    taken = iter([0.2, 0.9, 0.0])
+
+    class Notes:
+        def wait(self, timeout: float) -> bool:
+            waits.append(round(timeout, 6))
+            return len(waits) == 4
+
+    def poll() -> None:
+        fixture.now += next(taken)
+
+    monkeypatch.setattr(fixture.live, "poll", poll)
+    thread = threading.Thread(target=fixture.live.follow, args=(Notes(), 0.5))
+    thread.start()
+    thread.join()
+    assert waits == [0.5, 0.3, 0.0, 0.5]
+
+
 def test_a_stopped_alarm_does_not_let_anybody_wait_again() -> None:
     alarm = Alarm()
     alarm.stop()
@@ -372,6 +346,10 @@ def test_another_version_under_the_same_sequence_is_taken(fixture: Fixture) -> N
     fixture.settings.pointer.write_bytes(dump(Current(second, sequence)))
     fixture.live.poll()
     assert fixture.serving == second
+
+
+def _priority() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
 def _within(seconds: float, holds: Callable[[], bool]) -> bool:

@@ -31,7 +31,7 @@ from adaptsvc.types import Prediction
 from adaptsvc.versions.history import Desk
 from adaptsvc.versions.pins import FilePins
 from tests.adaptsvc.serving.bench import LIMITS, PATIENCE_S, RAW, NotANumber, Stand, Tally
-from tests.adaptsvc.serving.test_live import Fixture
+from tests.adaptsvc.serving.lives import Fixture
 
 VIT = pytest.mark.parametrize("tiny_directory", ["vit"], indirect=True)
 EVERY = ShadowSettings(fraction=1.0, min_images=12, max_latency_ratio=1000.0, queue_images=64)
