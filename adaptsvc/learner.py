@@ -34,7 +34,7 @@ from adaptsvc.sections import LearnSettings
 from adaptsvc.serving.encoder import Encoder
 from adaptsvc.serving.predictor import logits_of
 from adaptsvc.trust.calibration import softmax
-from adaptsvc.types import Float32, Task, Tensors, UInt8
+from adaptsvc.types import Float32, Task, Tensors, UInt8, WeightTemperature
 from adaptsvc.versions.base import Precision as BasePrecision
 from adaptsvc.versions.manifest import Method
 from adaptsvc.versions.store import Version
@@ -97,12 +97,16 @@ class Learner:
         """
         self._take(Prompt(self.clip, task.classes, task.prompt))
 
-    def zero_shot(self, pixels: UInt8, weight_temperature: float) -> tuple[Float32, Float32]:
+    def zero_shot(
+        self, pixels: UInt8, weight_temperature: WeightTemperature
+    ) -> tuple[Float32, Float32]:
         """Frozen zero-shot probabilities (N, C) and UEO weights (N,) of images (N, 3, H, W)."""
         probabilities, weights, _ = self.look(pixels, weight_temperature)
         return probabilities, weights
 
-    def look(self, pixels: UInt8, weight_temperature: float) -> tuple[Float32, Float32, Float32]:
+    def look(
+        self, pixels: UInt8, weight_temperature: WeightTemperature
+    ) -> tuple[Float32, Float32, Float32]:
         """The same, and the frozen unit embeddings (N, D) that it comes from."""
         embeddings = self._encoder.embed(pixels)
         cosines = embeddings @ self.zero_shot_embeddings.T

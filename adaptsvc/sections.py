@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
@@ -253,8 +253,9 @@ class LearnSettings(Section):
         le=1,
         description="How far a round's result goes back to the zero-shot weights; 0 is not at all.",
     )
-    weight_temperature: float = Field(
-        1.0, gt=0, description="Of the sample weight's softmax, in units of the logit scale."
+    weight_temperature: Annotated[float, Field(gt=0)] | Literal["logit_scale"] = Field(
+        "logit_scale",
+        description="Divides the logits of the sample weight's softmax; logit_scale leaves raw cosines.",
     )
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where the worker computes.")
     autocast: Literal["off", "bfloat16"] = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ Float32: TypeAlias = npt.NDArray[np.float32]
 Float64: TypeAlias = npt.NDArray[np.float64]
 UInt8: TypeAlias = npt.NDArray[np.uint8]
 Tensors: TypeAlias = dict[str, Float32]
+WeightTemperature: TypeAlias = float | Literal["logit_scale"]  # of UEO's sample weights
 Norms: TypeAlias = dict[str, Float32 | npt.NDArray[np.float16]]  # as a graph has them
 
 

@@ -16,9 +16,12 @@ import torch
 from torch import Tensor
 
 from adaptsvc.errors import ObjectiveError
+from adaptsvc.types import WeightTemperature
 
 
-def sample_weights(cosines: Tensor, logit_scale: float, temperature: float = 1.0) -> Tensor:
+def sample_weights(
+    cosines: Tensor, logit_scale: float, temperature: WeightTemperature = "logit_scale"
+) -> Tensor:
     """Largest class probability under the frozen zero-shot model, once per image.
 
     w(x) = max_k softmax(s · c / temperature)_k
@@ -26,7 +29,7 @@ def sample_weights(cosines: Tensor, logit_scale: float, temperature: float = 1.0
     Args:
         cosines: (N, C), in [-1, 1], of un-augmented images against the zero-shot class embeddings.
         logit_scale: s > 0.
-        temperature: > 0, in units of the logit scale; 1 is the paper's text, s its released code.
+        temperature: > 0; 1 is the paper's text, s its released code, which ``logit_scale`` stands for.
 
     Returns:
         (N,), in [1/C, 1].
@@ -34,11 +37,12 @@ def sample_weights(cosines: Tensor, logit_scale: float, temperature: float = 1.0
     Raises:
         ObjectiveError: a scale or temperature that is not positive.
     """
-    if logit_scale <= 0 or temperature <= 0:
+    divisor = logit_scale if temperature == "logit_scale" else temperature
+    if logit_scale <= 0 or divisor <= 0:
         raise ObjectiveError(
             f"got logit scale {logit_scale} and temperature {temperature}; both must be above 0"
         )
-    return (logit_scale * cosines / temperature).softmax(dim=-1).amax(dim=-1)
+    return (logit_scale * cosines / divisor).softmax(dim=-1).amax(dim=-1)
 
 
 def entropy(probabilities: Tensor) -> Tensor:

@@ -200,13 +200,13 @@ def test_a_weight_that_is_not_positive_is_refused(
 def test_sample_weights_have_the_values_computed_by_hand() -> None:
     """With s = 2: softmax(log 3, 0) = (3/4, 1/4), and softmax(0, 0) = (1/2, 1/2)."""
     cosines = torch.tensor([[math.log(3) / 2, 0.0], [0.3, 0.3]])
-    assert sample_weights(cosines, 2.0).tolist() == pytest.approx([0.75, 0.5])
+    assert sample_weights(cosines, 2.0, 1.0).tolist() == pytest.approx([0.75, 0.5])
 
 
 def test_sample_weights_lie_between_one_over_c_and_one() -> None:
     generator = torch.Generator().manual_seed(0)
     cosines = 2 * torch.rand(64, 5, generator=generator, dtype=torch.float64) - 1
-    weights = sample_weights(cosines, 100.0)
+    weights = sample_weights(cosines, 100.0, 1.0)
     assert weights.shape == (64,)
     assert weights.min() > 1 / 5
     assert weights.max() <= 1
@@ -221,6 +221,14 @@ def test_a_higher_temperature_brings_sample_weights_nearer_to_each_other() -> No
     assert spreads == sorted(spreads, reverse=True)
     released = sample_weights(cosines, 100.0, 100.0)  # the released code: raw cosines
     torch.testing.assert_close(released, cosines.softmax(-1).amax(-1))
+
+
+def test_sample_weights_of_raw_cosines_are_those_of_the_released_code() -> None:
+    cosines = torch.tensor([[0.3, 0.1, 0.0], [0.2, 0.2, 0.2]], dtype=torch.float64)
+    scores = [math.exp(0.3), math.exp(0.1), 1.0]
+    expected = torch.tensor([scores[0] / sum(scores), 1 / 3], dtype=torch.float64)
+    for found in (sample_weights(cosines, 25.0), sample_weights(cosines, 25.0, 25.0)):
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize(("scale", "temperature"), [(0.0, 1.0), (-1.0, 1.0), (1.0, 0.0)])
