@@ -171,7 +171,8 @@ def test_images_stay_and_their_zero_shot_answers_are_those_of_the_new_classes(
     samples = plant.worker._intake.window.samples
     assert [sample.image_id for sample in samples] == before
     pixels = np.stack([sample.pixels for sample in samples])
-    expected, weights = plant.worker._parts.learner.zero_shot(pixels, 1.0)
+    temperature = plant.worker._settings.learn.weight_temperature
+    expected, weights = plant.worker._parts.learner.zero_shot(pixels, temperature)
     assert expected.shape == (8, 4)
     np.testing.assert_allclose([s.zero_shot for s in samples], expected, atol=1e-6)
     np.testing.assert_allclose([s.weight for s in samples], weights, atol=1e-6)

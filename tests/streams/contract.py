@@ -122,10 +122,10 @@ class LogContract:
         silent, other = (bench.log.consumer("g", ["images"]) for _ in range(2))
         bench.settle()
         bench.drain(silent)
-        bench.pass_time(SESSION_TIMEOUT_S * 0.7)
+        bench.pass_time(SESSION_TIMEOUT_S * 0.4)
         bench.drain(other)
         assert len(other.positions()) == 2
-        bench.pass_time(SESSION_TIMEOUT_S * 0.7)
+        bench.pass_time(SESSION_TIMEOUT_S)
         bench.drain(other)
         assert len(other.positions()) == 4
 
