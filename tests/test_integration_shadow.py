@@ -109,7 +109,7 @@ def test_a_candidate_is_tried_unseen_on_the_images_of_both_processes_and_then_se
     assert trial.state.shadow.found(1)[0].images >= shadow.last.figures.images
     system.wait(lambda: system.serving() == 1, "the candidate serves")
     assert system.classify(png(0)).json()["model_version"] == 1
-    assert '"shadow_promoted"' in trial.events()
+    system.wait(lambda: '"shadow_promoted"' in trial.events(), "the promotion is an event")
 
 
 @pytest.mark.parametrize("tiny_directory", ["resnet"], indirect=True)
@@ -128,4 +128,4 @@ def test_a_candidate_that_is_beyond_a_limit_on_live_images_never_serves(
     assert history.shadow.last.figures.confidence_shift != 0
     assert [each.reasons for each in history.refused] == [("shadow_confidence",)]
     assert (history.serving, system.serving()) == (0, 0)
-    assert '"shadow_refused"' in trial.events()
+    system.wait(lambda: '"shadow_refused"' in trial.events(), "the refusal is an event")
