@@ -24,7 +24,7 @@ from adaptsvc.versions.pointer import Current, Pointer
 from adaptsvc.versions.store import Store
 
 log = logging.getLogger(__name__)
-# What a swap leaves to requests that keep the cores busy, and 19 starves it; see docs/benchmarks.md.
+# Beside requests that keep every core busy; 19 starves a swap. See docs/benchmarks.md.
 SWAP_NICENESS, TEST_NICENESS = 5, 9
 RETRY_S = 10.0
 
