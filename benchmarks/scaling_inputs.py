@@ -76,9 +76,9 @@ MEASURED = {
     "demo_images": Input(
         1280,
         "images",
-        "that the demo learns from, all rounds",
+        "that the demo streams, five rounds of them",
         "../README.md",
-        "│ images learned from │           │ 1280",
+        "streams 1,280 clothing photos",
     ),
     "demo_minutes": Input(
         4,
