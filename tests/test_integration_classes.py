@@ -12,7 +12,7 @@ import pytest
 
 from adaptsvc.config import Settings
 from tests.adaptsvc.test_cli import run
-from tests.test_integration import RAW, System, system
+from tests.system import RAW, System, system
 
 __all__ = ["system"]  # the fixture
 pytestmark = [

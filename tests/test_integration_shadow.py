@@ -11,7 +11,7 @@ from adaptsvc.client.reports import History
 from adaptsvc.shadow_record import Report
 from adaptsvc.state import open_state
 from streams.message import NewMessage, TopicPartition
-from tests.test_integration import System, system
+from tests.system import System, system
 
 __all__ = ["system"]  # the fixture
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]

@@ -13,7 +13,7 @@ import pytest
 from adaptsvc.versions.pointer import FilePointer
 from streams.message import NewMessage
 from tests.adaptsvc.tracing_bench import STAGES, Collector, collecting
-from tests.test_integration import System, system
+from tests.system import System, system
 
 __all__ = ["system"]  # the fixture
 pytestmark = [
