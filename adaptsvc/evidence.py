@@ -269,8 +269,7 @@ def guard_limits(settings: GuardSettings) -> GuardLimits:
         swallowed_kept=settings.class_kept,
         minimum_labels=settings.labels_min,
         labels_significance=settings.labels_significance,
-        window_classes=settings.window_classes,
-        window_sure_share=settings.window_sure_share,
+        window_information=settings.window_information,
     )
 
 

@@ -34,7 +34,7 @@ from adaptsvc.publishing import Publisher
 from adaptsvc.recording import record_images, record_labels, this_machine
 from adaptsvc.shadow_record import Verdict
 from adaptsvc.tracing import Attributes, current
-from adaptsvc.trust.guard import judge_labels, judge_window
+from adaptsvc.trust.guard import judge_labels, judge_window, window_information
 from adaptsvc.trust.patience import Action, Patience, PatienceLimits, after
 from adaptsvc.trust.patience import Outcome as Trial
 from adaptsvc.tuner import Tuner, start_from
@@ -260,7 +260,13 @@ class Rounds:
         if self.patience.frozen:
             return ("frozen_after_refusals",)
         zero_shot = np.stack([s.zero_shot for s in context.samples]).astype(np.float64)
-        return judge_window(zero_shot, guard_limits(self._settings.guard))
+        limits = guard_limits(self._settings.guard)
+        log.info(
+            "the zero-shot model tells the window's images apart by %.2f; from %.2f on it is learned from",
+            window_information(zero_shot),
+            limits.window_information,
+        )
+        return judge_window(zero_shot, limits)
 
     def _candidate(self, kind: Kind, intake: Intake, context: RoundContext) -> Candidate:
         learner, version = self._parts.learner, context.parent

@@ -340,11 +340,11 @@ class GuardSettings(Section):
     class_kept: float = Field(
         0.05, ge=0, le=1, description="Least share of a class's zero-shot choices it must keep."
     )
-    window_classes: float = Field(
-        1.5, ge=0, description="Least effective classes in a window; 0 learns from any."
-    )
-    window_sure_share: float = Field(
-        0.05, ge=0, le=1, description="Least share of a window that zero-shot has some idea of."
+    window_information: float = Field(
+        0.23,
+        ge=0,
+        le=1,
+        description="Least that zero-shot tells a window's images apart, in [0, 1]; 0 learns from any.",
     )
     labels_min: int = Field(
         30, ge=1, description="Held-out labels that are enough to judge and calibrate by."

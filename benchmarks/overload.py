@@ -43,8 +43,7 @@ ROUND = {
     "learn.round_images": "32",
     "learn.window_images": "64",
     "learn.passes": "100000",
-    "guard.window_classes": "0",  # made-up pictures are of one class
-    "guard.window_sure_share": "0",
+    "guard.window_information": "0",  # made-up pictures are of one class
 }
 ROUND_STARTS_S = 120.0
 

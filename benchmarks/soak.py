@@ -38,8 +38,7 @@ WORK = {
     "learn.round_images": "64",
     "learn.window_images": "64",
     "learn.passes": "1",
-    "guard.window_classes": "0",  # made-up pictures are of one class
-    "guard.window_sure_share": "0",
+    "guard.window_information": "0",  # made-up pictures are of one class
     "guard.agreement": "0",
     "guard.marginal_entropy_kept": "0",
 }

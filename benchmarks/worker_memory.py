@@ -70,7 +70,7 @@ def small(home: Path, sizes: Sizes) -> Settings:
             "threads": THREADS,
         },
         guard={
-            "window_classes": 0.0,
+            "window_information": 0.0,
             "class_kept": 0.0,
         },  # the pictures show nothing: learn all the same
     )

@@ -32,6 +32,7 @@ from adaptsvc.types import Float32, Float64
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 DIMENSIONS = 64  # distances keep to a few per cent, and a state does not grow with the model
 AXES = 16
+PRIOR_STEPS = 50
 LEAST_REFERENCE, LEAST_RECENT = 32, 16
 ACCEPTED = 0.95  # share of the reference that is not called unknown
 YES_OR_NO = 0.5
@@ -276,6 +277,22 @@ def _compare_classes(classes: int) -> Callable[[Looks, Looks], Comparison]:
         return Comparison(stability_index(first, second), 0.0, found.effect, found.p_value)
 
     return compare
+
+
+def class_prior(zero_shot: Float64) -> Float64:
+    """How often each class is in the images, as their (N, C) probabilities make it most likely: (C,), sum 1.
+
+    Expectation maximisation from equal shares. Counting choices would find several classes in images of one
+    that is often taken for others; here what many images hold possible explains those that choose another.
+
+    Reference: Saerens, Latinne & Decaestecker, "Adjusting the Outputs of a Classifier to New a Priori
+    Probabilities", Neural Computation 2002.
+    """
+    prior = np.full(zero_shot.shape[1], 1 / zero_shot.shape[1])
+    for _ in range(PRIOR_STEPS):
+        posterior = zero_shot * prior
+        prior = (posterior / posterior.sum(axis=1, keepdims=True)).mean(axis=0)
+    return prior
 
 
 def counts(looks: Looks, classes: int) -> Float64:

@@ -20,7 +20,6 @@ from adaptsvc.trust.checks import Labels, checked_labels
 from adaptsvc.trust.paired import mean_difference, share_of_losses
 from adaptsvc.types import Float64
 
-PRIOR_STEPS = 50
 PERMUTATIONS, PERMUTATIONS_AT_ONCE = 9999, 256
 SEED = 0  # of the permutations: the same labels are always judged alike
 
@@ -31,8 +30,7 @@ Reason: TypeAlias = Literal[
     "class_swallowed",
     "worse_accuracy_on_labels",
     "worse_nll_on_labels",
-    "window_too_uniform",
-    "window_all_unsure",
+    "window_uninformative",
     "labels_not_above_chance",
 ]
 
@@ -52,9 +50,7 @@ class GuardLimits:
         label_confidence: of the paired intervals, in (0, 1); at 0.95 a rule refuses 1 equal in 40.
         labels_significance: labels are believed when at most this share of random orders of them fits the
             zero-shot model as well, in (0, 1]; 1 believes any.
-        window_classes: how many classes the window must come to by zero-shot; see `effective_classes`.
-        window_sure_share: share of images that zero-shot must have some idea of, in [0, 1].
-        unsure_entropy: zero-shot has no idea when its entropy is over this share of log C, in [0, 1].
+        window_information: how far zero-shot must tell a window's images apart, in [0, 1]; see the function.
     """
 
     marginal_entropy_kept: float
@@ -67,9 +63,7 @@ class GuardLimits:
     minimum_labels: int = 30
     label_confidence: float = 0.95
     labels_significance: float = 0.01
-    window_classes: float = 1.5
-    window_sure_share: float = 0.05
-    unsure_entropy: float = 0.95
+    window_information: float = 0.23
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +178,13 @@ def judge_on_labels(
 def judge_window(zero_shot: Float64, limits: GuardLimits) -> tuple[Reason, ...]:
     """Why a window should not be learned from, before any step; empty when it may be.
 
-    A stream of one class, or in the order of the classes, makes the marginal term pull images out of the
-    class they belong to; on images of no class at all there is nothing to learn.
+    Minimising entropy while the marginal stays spread means raising `window_information` from where the
+    zero-shot model has it. With nothing to begin from, what is raised is chance: a stream of one class is
+    pulled apart, and images of no class at all are made sure of one.
 
     Args:
         zero_shot: (N, C) probabilities of the frozen zero-shot model.
-        limits: window_classes, window_sure_share, unsure_entropy.
+        limits: window_information.
 
     Raises:
         ValueError: no images, or not (N, C).
@@ -198,12 +193,8 @@ def judge_window(zero_shot: Float64, limits: GuardLimits) -> tuple[Reason, ...]:
         raise ValueError(f"got zero-shot {zero_shot.shape}; expected (N, C), N >= 1")
     if not np.isfinite(zero_shot).all():
         return ("not_finite",)
-    reasons: list[Reason] = []
-    if effective_classes(zero_shot) < limits.window_classes:
-        reasons.append("window_too_uniform")
-    if sure_share(zero_shot, limits.unsure_entropy) < limits.window_sure_share:
-        reasons.append("window_all_unsure")
-    return tuple(reasons)
+    informative = window_information(zero_shot) >= limits.window_information
+    return () if informative else ("window_uninformative",)
 
 
 def judge_labels(zero_shot: Float64, labels: Labels, limits: GuardLimits) -> tuple[Reason, ...]:
@@ -258,7 +249,7 @@ def chance_of_labels(zero_shot: Float64, labels: npt.NDArray[np.int64]) -> float
 
 def marginal_entropy(probabilities: Float64) -> float:
     """Entropy in nats of the mean of (N, C) probabilities, in [0, log C]."""
-    return _entropy(probabilities.mean(axis=0))
+    return float(_entropy(probabilities.mean(axis=0)))
 
 
 def confident_agreement(candidate: Float64, zero_shot: Float64, share: float) -> float:
@@ -281,39 +272,28 @@ def swallowed_classes(
     )
 
 
-def class_prior(zero_shot: Float64) -> Float64:
-    """How often each class is in the images, as their (N, C) probabilities make it most likely: (C,), sum 1.
+def window_information(probabilities: Float64) -> float:
+    """Mutual information of image and class by (N, C) probabilities, as a share of log C; in [0, 1].
 
-    Expectation maximisation from equal shares. Counting choices would find several classes in images of one
-    that is often taken for others; here what many images hold possible explains those that choose another.
+    What the answers tell of each image beyond what they tell of all of them: 1 when they are certain and
+    spread evenly over the classes, 0 when every image is answered alike, be it with one class or with none.
+    With one class to choose from it is 0.
 
-    Reference: Saerens, Latinne & Decaestecker, "Adjusting the Outputs of a Classifier to New a Priori
-    Probabilities", Neural Computation 2002.
-    """
-    prior = np.full(zero_shot.shape[1], 1 / zero_shot.shape[1])
-    for _ in range(PRIOR_STEPS):
-        posterior = zero_shot * prior
-        prior = (posterior / posterior.sum(axis=1, keepdims=True)).mean(axis=0)
-    return prior
-
-
-def effective_classes(zero_shot: Float64) -> float:
-    """exp of the entropy of the class prior of (N, C) probabilities; in [1, C].
+    Reference: Bridle, Heading & MacKay, "Unsupervised Classifiers, Mutual Information and 'Phantom
+    Targets'", NeurIPS 1991.
 
     Example:
-        >>> round(effective_classes(np.array([[0.9, 0.1, 0.0], [0.1, 0.9, 0.0]])), 9)
-        2.0
+        >>> round(window_information(np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]])), 9)
+        0.5
     """
-    return math.exp(_entropy(class_prior(zero_shot)))
+    if (classes := probabilities.shape[1]) == 1:
+        return 0.0
+    conditional = float(_entropy(probabilities).mean())
+    return max(0.0, marginal_entropy(probabilities) - conditional) / math.log(classes)
 
 
-def sure_share(probabilities: Float64, unsure_entropy: float) -> float:
-    """Share of images (N, C) whose entropy is at most `unsure_entropy` of log C."""
+def _entropy(probabilities: Float64) -> Float64:
+    """In nats, over the last axis."""
     p = np.where(probabilities > 0, probabilities, 1.0)
-    entropy = -(p * np.log(p)).sum(axis=-1)
-    return float((entropy <= unsure_entropy * math.log(probabilities.shape[1])).mean())
-
-
-def _entropy(share: Float64) -> float:
-    present = share[share > 0]
-    return float(-(present * np.log(present)).sum())
+    entropy: Float64 = -(p * np.log(p)).sum(axis=-1)
+    return entropy

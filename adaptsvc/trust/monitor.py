@@ -20,12 +20,12 @@ from adaptsvc.trust.drift import (
     Limits,
     Looks,
     Signal,
+    class_prior,
     compare_decoding,
     counts,
     decode_signal,
     signals,
 )
-from adaptsvc.trust.guard import class_prior
 from adaptsvc.trust.sequential import ChangeDetector, State
 from adaptsvc.types import Float64
 

@@ -31,7 +31,6 @@ LENIENT = {
     "agreement": 0.0,
     "marginal_entropy_kept": 0.0,
     "class_kept": 0.0,
-    "window_sure_share": 0.0,
     "labels_min": 1000,
 }
 # No candidate keeps every answer and the marginal entropy while it minimises its entropy like this.

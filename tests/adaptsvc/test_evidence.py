@@ -378,10 +378,10 @@ def test_too_few_labels_show_no_reliability(
 
 
 def test_the_limits_are_the_settings(prepared: Settings) -> None:
-    changes = {"agreement": 0.11, "class_kept": 0.22, "labels_min": 33, "window_classes": 1.44}
+    changes = {"agreement": 0.11, "class_kept": 0.22, "labels_min": 33, "window_information": 0.44}
     limits = guard_limits(prepared.guard.model_copy(update=changes))
     assert (limits.agreement, limits.swallowed_kept) == (0.11, 0.22)
-    assert (limits.minimum_labels, limits.window_classes) == (33, 1.44)
+    assert (limits.minimum_labels, limits.window_information) == (33, 0.44)
 
 
 def test_labels_calibrate_the_zero_shot_model_that_the_estimate_is_held_to(

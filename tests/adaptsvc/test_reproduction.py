@@ -39,7 +39,7 @@ from tests.conftest import settings_for
 pytestmark = pytest.mark.usefixtures("one_thread")
 VIT = pytest.mark.parametrize("tiny_directory", ["vit"], indirect=True)
 COLOURS = ((230, 30, 30), (30, 200, 60), (40, 60, 240))
-LENIENT = {"agreement": 0.0, "marginal_entropy_kept": 0.0, "window_sure_share": 0.0}
+LENIENT = {"agreement": 0.0, "marginal_entropy_kept": 0.0}
 UNLABELED = "images.unlabeled"
 
 

@@ -148,12 +148,16 @@ def test_labels_that_find_the_parent_worse_than_zero_shot_twice_go_back(
 
 
 @VIT
-def test_a_window_of_one_class_is_skipped_with_its_reason(bench: Bench, window: Samples) -> None:
+def test_a_window_of_one_class_is_skipped_with_its_reason(
+    bench: Bench, window: Samples, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     one_class = np.array([0.98, 0.01, 0.01], np.float32)
     uniform = tuple(replace(sample, zero_shot=one_class) for sample in window)
-    bench.start(guard={"window_classes": 1.5})
+    bench.start(guard={"window_information": 0.2})
     done = bench.look(uniform)
-    assert (done.outcome, done.reasons, done.version) == ("skipped", ("window_too_uniform",), 0)
+    assert (done.outcome, done.reasons, done.version) == ("skipped", ("window_uninformative",), 0)
+    assert "apart by 0.00; from 0.20 on" in caplog.text
     assert (done.evidence, done.action, bench.rounds.count) == (None, "continue", 1)
     assert bench.ready.store.ids() == [0]
 

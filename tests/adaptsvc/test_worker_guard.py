@@ -38,11 +38,11 @@ def test_refusals_count_on_over_a_restart_until_learning_is_frozen(
 def test_a_window_of_one_class_is_skipped_with_its_reason_and_the_worker_goes_on(
     prepared: Settings, png: Callable[[int], bytes]
 ) -> None:
-    bench = Bench(teaching(prepared, guard={"window_classes": 100.0}))
+    bench = Bench(teaching(prepared, guard={"window_information": 1.0}))
     bench.send({f"image-{k}": png(0) for k in range(16)})
     drain(bench.worker)
     (event,) = bench.events()
-    assert (event["event"], event["reasons"]) == ("skipped", ["window_too_uniform"])
+    assert (event["event"], event["reasons"]) == ("skipped", ["window_uninformative"])
     assert (bench.observer.rounds, bench.serving) == (["skipped"], 0)
     saved = checkpoints.load(bench.settings.checkpoint)
     assert (saved.rounds, saved.new_images, len(saved.window)) == (1, 0, 16)

@@ -11,8 +11,7 @@ const REASONS = {
   class_swallowed: "one class swallowed another",
   worse_accuracy_on_labels: "it is less accurate on held-out labels",
   worse_nll_on_labels: "its confidence is worse on held-out labels",
-  window_too_uniform: "the recent images are too much alike",
-  window_all_unsure: "the zero-shot model has no idea of the recent images",
+  window_uninformative: "the zero-shot model hardly tells the recent images apart",
   labels_not_above_chance: "the labels fit the zero-shot model no better than in random order",
 };
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from adaptsvc.trust.drift import DIMENSIONS, Limits, looks_of, principal_axes, sketch
+from adaptsvc.trust.drift import DIMENSIONS, Limits, class_prior, looks_of, principal_axes, sketch
 from adaptsvc.trust.monitor import Monitor
 from adaptsvc.types import Float32, Float64
 
@@ -170,3 +170,13 @@ def test_memory_does_not_grow_with_the_stream(monitor: Monitor) -> None:
     assert size_bytes() == before
     assert monitor.newest is not None
     assert len(monitor.newest) == 96
+
+
+def test_the_class_prior_is_the_most_likely_one() -> None:
+    """Three images to one, each 0.9 sure: 3 (0.9 - 0.8 π) = 0.1 + 0.8 π."""
+    window = np.array([[0.9, 0.1]] * 3 + [[0.1, 0.9]])
+    assert class_prior(window) == pytest.approx([0.8125, 0.1875])
+
+
+def test_a_class_prior_of_certain_answers_is_their_share() -> None:
+    assert class_prior(np.eye(3)[[0, 0, 2, 2]]) == pytest.approx([0.5, 0, 0.5])

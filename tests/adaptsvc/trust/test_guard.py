@@ -12,19 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptsvc.trust.calibration import softmax
 from adaptsvc.trust.guard import (
     GuardLimits,
     chance_of_labels,
-    class_prior,
     confident_agreement,
-    effective_classes,
     judge,
     judge_labels,
     judge_on_labels,
     judge_window,
     marginal_entropy,
-    sure_share,
+    window_information,
 )
 from adaptsvc.types import Float64
 
@@ -228,45 +225,59 @@ def test_equal_candidates_are_refused_no_more_often_than_the_intervals_say() -> 
     assert refused.count("worse_nll_on_labels") <= 15
 
 
-@pytest.mark.parametrize(("share", "uniform"), [(0.5, False), (0.8, False), (0.95, True)])
-def test_a_window_of_nearly_one_class_is_too_uniform(share: float, uniform: bool) -> None:
+@pytest.mark.parametrize(("share", "skipped"), [(0.5, False), (0.8, False), (0.95, True)])
+def test_a_window_of_nearly_one_class_is_not_learned_from(share: float, skipped: bool) -> None:
     first = round(share * 200)
     rest = (200 - first) // 2
     reasons = judge_window(of_counts(first, rest, 200 - first - rest), LIMITS)
-    assert reasons == (("window_too_uniform",) if uniform else ())
+    assert reasons == (("window_uninformative",) if skipped else ())
 
 
-def test_a_window_may_hold_two_of_ten_classes() -> None:
-    window = softmax(20 * np.eye(10)[[0, 1] * 50])
-    assert effective_classes(window) == pytest.approx(2)
-    assert judge_window(window, LIMITS) == ()
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [
+        (np.array([[0.9, 0.1], [0.1, 0.9]]), 1 - 0.4689956),  # capacity of that binary channel
+        (np.eye(10)[[0, 1] * 50], math.log10(2)),
+        (np.eye(4), 1),
+        (np.full((9, 4), 0.25), 0),
+        (np.tile([0.97, 0.01, 0.01, 0.01], (9, 1)), 0),
+        (np.ones((3, 1)), 0),
+    ],
+    ids=["9 in 10 sure", "2 of 10", "all", "of none", "one class", "one to choose from"],
+)
+def test_what_a_window_tells(window: Float64, expected: float) -> None:
+    assert window_information(window) == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_class_prior_is_the_most_likely_one() -> None:
-    """Three images to one, each 0.9 sure: 3 (0.9 - 0.8 π) = 0.1 + 0.8 π."""
-    window = np.array([[0.9, 0.1]] * 3 + [[0.1, 0.9]])
-    assert class_prior(window) == pytest.approx([0.8125, 0.1875])
+def test_a_window_is_learned_from_at_the_limit_and_not_below_it() -> None:
+    window = np.array([[0.9, 0.1], [0.1, 0.9]])
+    told = window_information(window)
+    assert judge_window(window, replace(LIMITS, window_information=told)) == ()
+    above = replace(LIMITS, window_information=told + 1e-9)
+    assert judge_window(window, above) == ("window_uninformative",)
 
 
-def test_one_class_that_is_often_taken_for_another_counts_as_one() -> None:
+def test_one_class_that_is_often_taken_for_another_is_seen_as_one() -> None:
     """Seven of ten say 0.7 of the first class, three say 0.4 of it."""
     window = np.array([[0.7, 0.3]] * 7 + [[0.4, 0.6]] * 3)
-    assert effective_classes(window) == pytest.approx(1, abs=0.05)
-    assert judge_window(window, LIMITS) == ("window_too_uniform",)
+    assert judge_window(window, LIMITS) == ("window_uninformative",)
 
 
-def test_a_class_prior_of_certain_answers_is_their_share() -> None:
-    assert class_prior(np.eye(3)[[0, 0, 2, 2]]) == pytest.approx([0.5, 0, 0.5])
-
-
-@pytest.mark.parametrize(("sure", "skipped"), [(4, True), (5, False)])
-def test_a_window_in_which_nearly_no_image_is_known_is_not_learned_from(
-    sure: int, skipped: bool
-) -> None:
+@pytest.mark.parametrize("sure", [4, 50])
+def test_a_window_in_which_few_images_are_known_is_not_learned_from(sure: int) -> None:
     """Of 100, at confidences 0.3 (nearly flat over 4 classes) and 0.9."""
     window = answers([0, 1, 2, 3] * 25, [0.9] * sure + [0.3] * (100 - sure))
-    assert sure_share(window, 0.95) == sure / 100
-    assert judge_window(window, LIMITS) == (("window_all_unsure",) if skipped else ())
+    assert judge_window(window, LIMITS) == (("window_uninformative",) if sure == 4 else ())
+
+
+@given(seed=st.integers(0, 2**31), classes=st.integers(2, 20), images=st.integers(1, 50))
+def test_what_a_window_tells_is_a_share_and_does_not_grow_by_blurring(
+    seed: int, classes: int, images: int
+) -> None:
+    window = np.random.default_rng(seed).dirichlet(np.full(classes, 0.3), images)
+    told = window_information(window)
+    assert 0 <= told <= 1
+    assert window_information((window + window.mean(axis=0)) / 2) <= told + 1e-12
 
 
 @settings(deadline=None)
@@ -274,7 +285,7 @@ def test_a_window_in_which_nearly_no_image_is_known_is_not_learned_from(
     seed=st.integers(0, 2**31),
     classes=st.integers(3, 50),
     images=st.integers(32, 300),
-    sharpness=st.floats(0.05, 1.0),
+    sharpness=st.floats(0.05, 0.2),
 )
 def test_ordinary_windows_and_small_changes_are_never_refused(
     seed: int, classes: int, images: int, sharpness: float
@@ -287,8 +298,8 @@ def test_ordinary_windows_and_small_changes_are_never_refused(
     assert "class_swallowed" not in judge(candidate, zero_shot, LENIENT).reasons
 
 
-def test_a_window_of_one_image_is_too_uniform_and_one_not_finite_says_so() -> None:
-    assert judge_window(answers([2]), LIMITS) == ("window_too_uniform",)
+def test_a_window_of_one_image_tells_nothing_and_one_not_finite_says_so() -> None:
+    assert judge_window(answers([2]), LIMITS) == ("window_uninformative",)
     assert judge_window(np.array([[math.nan, 0.5]]), LIMITS) == ("not_finite",)
 
 
