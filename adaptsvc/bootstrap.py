@@ -46,6 +46,7 @@ from adaptsvc.worker import Worker
 from adaptsvc.worker_parts import Parts
 
 log = logging.getLogger(__name__)
+NAMED = 5  # classes of an earlier version, in the log
 TEXT_TOLERANCE = 1e-4
 
 
@@ -241,6 +242,14 @@ def _ensure_version(ready: Ready, settings: Settings) -> None:
     manifest = ready.store.publish(draft, {}, tensors)
     ready.pointer.compare_and_set(current, manifest.id)
     log.info("version %d: %s, zero-shot, %d classes", manifest.id, draft.model, len(draft.classes))
+    if current is not None:
+        log.warning(
+            "version %d takes the place of version %d, which was made for another model, prompt or other "
+            "classes (%s) than the settings name; to go back, start with those and activate it",
+            manifest.id,
+            current,
+            ", ".join(ready.store.manifest(current).classes[:NAMED]),
+        )
 
 
 def _same_task(store: Store, current: int, draft: Draft, head: Head) -> bool:

@@ -37,6 +37,7 @@ from adaptsvc.logs import keep_to_one_line
 from adaptsvc.metrics import Observer
 from adaptsvc.processes import (
     Child,
+    check_port,
     service_command,
     service_environment,
     stop_all,
@@ -50,7 +51,7 @@ from adaptsvc.serving.keys import keys_of
 from adaptsvc.streaming import LABELS, open_log
 from adaptsvc.tracers import check_tracing
 from streams.errors import StreamError
-from streams.label_file import label_messages, read_labels
+from streams.label_file import image_file, label_messages, read_labels
 from streams.replay import send
 
 log = logging.getLogger(__name__)
@@ -89,12 +90,15 @@ def up() -> None:
     settings = _read()
     check_exposure(settings.serve.host, keys_of(settings.serve.keys))
     check_tracing(settings.tracing)
+    check_port(settings.serve.host, settings.serve.port)
     stop = stop_on_signals()
-    service = Child.start("service", service_command(settings), service_environment(settings))
-    children = [service, Child.start("worker", worker_command(), {})]
-    _say(
-        f"http://{settings.serve.host}:{settings.serve.port} (home {settings.home}); Ctrl-C ends it"
+    environment, url = (
+        service_environment(settings),
+        f"http://{settings.serve.host}:{settings.serve.port}",
     )
+    service = Child.start("service", service_command(settings), environment, tied=True)
+    children = [service, Child.start("worker", worker_command(), {}, tied=True)]
+    _say(f"{url}, for people {url}/ui (home {settings.home}); Ctrl-C ends it")
     try:
         while not stop.wait(WATCH_S) and service.running:
             if not children[-1].running:
@@ -102,7 +106,7 @@ def up() -> None:
                     "the worker ended with %s; it starts again", children[-1].process.returncode
                 )
                 stop.wait(RESTART_S)
-                children[-1] = Child.start("worker", worker_command(), {})
+                children[-1] = Child.start("worker", worker_command(), {}, tied=True)
     finally:
         stop_all(children)
     if not stop.is_set():
@@ -115,6 +119,7 @@ def serve() -> None:
     settings = _read()
     check_exposure(settings.serve.host, keys_of(settings.serve.keys))
     check_tracing(settings.tracing)
+    check_port(settings.serve.host, settings.serve.port)
     command = service_command(settings)
     os.execve(command[0], command, {**os.environ, **service_environment(settings)})
 
@@ -185,7 +190,11 @@ def label(
     stream = open_log(settings)
     sent = send(stream, LABELS, label_messages(rows, folder=file.parent), rate=float("inf"))
     stream.close()
-    typer.echo(f"{sent} labels sent to {LABELS}; {settings.tune.labels_min} new ones start a round")
+    by_id = [row.image for row in rows if image_file(row.image, file.parent) is None]
+    told = f", {len(by_id)} of them for images sent before ({by_id[0]}, ...)" if by_id else ""
+    typer.echo(
+        f"{sent} labels sent to {LABELS}{told}; {settings.tune.labels_min} new ones start a round"
+    )
 
 
 @app.command(epilog="Example: ADAPTSVC_MODEL=local-dir:/models/mine adaptsvc export")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -207,7 +208,12 @@ def read(**overrides: Any) -> Settings:
             for error in exc.errors(include_url=False)
         ]
         raise ConfigError("; ".join(problems)) from exc
-    except (SettingsError, YAMLError, ValueError, OSError) as exc:
+    except SettingsError as exc:
+        raise ConfigError(
+            f"the settings cannot be read: {exc}; lists and sections are written as JSON, as in "
+            """ADAPTSVC_CLASSES='["cat", "dog"]'"""
+        ) from exc
+    except (YAMLError, ValueError, OSError) as exc:
         raise ConfigError(f"the settings cannot be read: {exc}") from exc
 
 
@@ -240,7 +246,11 @@ def _refuse_unknown_environment() -> None:
         if key.upper().startswith(PREFIX) and key.upper() not in known | sections
     )
     if unknown:
+        meant = sorted(
+            {near for key in unknown for near in get_close_matches(key.upper(), known, 1)}
+        )
+        hint = f"did you mean {', '.join(meant)}? All are in" if meant else "see"
         raise ConfigError(
-            f"the environment sets {', '.join(unknown)}, which adaptsvc does not know; see the settings "
+            f"the environment sets {', '.join(unknown)}, which adaptsvc does not know; {hint} the settings "
             "table of the README"
         )

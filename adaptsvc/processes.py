@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,10 +20,12 @@ from types import FrameType
 from typing import IO
 
 from adaptsvc.config import NESTED, PREFIX, Settings
+from adaptsvc.errors import AdaptsvcError
 
 SERVICE = "adaptsvc.serving.service:Adaptsvc"
 GRACE_S = 20.0
 PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
+PRCTL = getattr(ctypes.CDLL(None), "prctl", None)  # Linux has it
 
 
 def stop_on_signals() -> threading.Event:
@@ -39,17 +42,43 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
+def check_port(host: str, port: int) -> None:
+    """Refuse an address that the service could not listen on, before anything is started.
+
+    Raises:
+        AdaptsvcError: it is taken, or none of this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the service does
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as exc:
+        raise AdaptsvcError(
+            f"port {port} of {host}: {exc.strerror}; end what listens there, or set ADAPTSVC_SERVE__PORT "
+            "and ADAPTSVC_SERVE__HOST to what is free"
+        ) from exc
+
+
 def end_with_parent() -> None:
     """Have this process asked to end when its parent was killed (Linux).
 
     The processes that answer would go on without the one that watches them, and keep its port from the next.
     One whose parent is gone already, killed while it was being started, is asked at once.
     """
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if not _may_have_started_us(os.getppid()):  # somebody has adopted this one
-            os.kill(os.getpid(), signal.SIGTERM)
+    _hear_of_its_end()
+    adopted = not _may_have_started_us(os.getppid())
+    if PRCTL is not None and adopted:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _hear_of_its_end() -> None:
+    """Have the kernel send this process a SIGTERM when its parent is gone."""
+    if PRCTL is not None:
+        PRCTL(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _may_have_started_us(pid: int) -> bool:
@@ -119,8 +148,13 @@ class Child:
         command: Sequence[str],
         environment: Mapping[str, str],
         log: Path | None = None,
+        *,
+        tied: bool = False,
     ) -> Child:
-        """Start it; its output goes to `log`, or to ours."""
+        """Start it; its output goes to `log`, or to ours.
+
+        A tied one is asked to end with the thread that started it, even if this process was killed (Linux).
+        """
         output = None if log is None else log.open("ab")
         process = subprocess.Popen(
             command,
@@ -129,6 +163,7 @@ class Child:
             stderr=None if output is None else subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             process_group=0,
+            preexec_fn=_hear_of_its_end if tied else None,
         )
         return cls(name, process, output)
 

@@ -87,10 +87,8 @@ def replay(
         _refuse_with_letters(topic, shuffle, limit, offsets, corruption)
         _send_letters_back(settings, rate or float("inf"), as_json=as_json)
         return
-    if topic not in topics.specs:
-        raise ConfigError(
-            f"got --topic {topic!r}; expected one of {', '.join(sorted(topics.specs))}"
-        )
+    if topic not in (targets := sorted(set(topics.specs) - {DEAD_LETTERS})):
+        raise ConfigError(f"got --topic {topic!r}; expected one of {', '.join(targets)}")
     origin_of(source, topics)  # wrong use is said before a stream is opened or made
     corrupter = _corrupter(corruption, severity, seed, settings.images)
     started = time.monotonic()

@@ -57,12 +57,12 @@ def label_messages(rows: Sequence[LabelRow], *, folder: Path) -> Iterator[NewMes
     The image id is what the row says, which is also what `streams.replay` calls a file of that folder.
     """
     for row in rows:
-        file = _file(row.image, folder)
+        file = image_file(row.image, folder)
         data = file.read_bytes() if file else b""
         yield NewMessage(row.image, data, {HEADER: row.label.encode(), "source": b"label"})
 
 
-def _file(image: str, folder: Path) -> Path | None:
+def image_file(image: str, folder: Path) -> Path | None:
     """The file of that name below a folder, links followed; a name can be an id that no file could have."""
     try:
         file = (folder / image).resolve()

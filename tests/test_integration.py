@@ -210,6 +210,14 @@ def test_up_starts_both_and_one_signal_ends_both(
     assert _processes_of(system.settings.home) == []
 
 
+def test_killing_up_ends_both(system: System) -> None:
+    supervisor = system._start("up", [sys.executable, "-m", "adaptsvc", "up"], system.environment)
+    system.wait(system.ready, "the service is ready")
+    supervisor.process.kill()
+    home = system.settings.home
+    system.wait(lambda: _processes_of(home) == [], "no process is left", 40)
+
+
 def _read_so_far(settings: Settings) -> dict[str, int]:
     return dict(load_checkpoint(settings.checkpoint).offsets)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from adaptsvc.classify import classify_by, classify_here, current_predictor
 from adaptsvc.config import Settings
 from adaptsvc.deadletters import bury
 from adaptsvc.errors import AdaptsvcError, NotAnImageError
-from adaptsvc.processes import Child, stop_all
+from adaptsvc.processes import Child, check_port, stop_all
 from adaptsvc.versions.pointer import FilePointer
 from streams.again import in_order, spans
 from streams.message import Message, NewMessage
@@ -160,11 +161,11 @@ def test_replay_sends_a_topic_to_another_keeping_keys_and_headers(
     prepared: Settings, photo: Path
 ) -> None:
     run(prepared, "replay", str(photo.parent))
-    done = run(prepared, "replay", "images.unlabeled", "--topic", "images.deadletter", "--json")
+    done = run(prepared, "replay", "images.unlabeled", "--topic", "images.labeled", "--json")
     figures = json.loads(done.stdout)
     assert (figures["sent"], figures["origin"], figures["unreadable"]) == (1, "topic", [])
     before, after = (
-        sent_to(prepared, t)["photo.png"] for t in ("images.unlabeled", "images.deadletter")
+        sent_to(prepared, t)["photo.png"] for t in ("images.unlabeled", "images.labeled")
     )
     assert (after.value, after.headers) == (before.value, before.headers)
 
@@ -184,7 +185,8 @@ def test_replay_corrupts_and_names_what_is_no_image(prepared: Settings, photo: P
     ("arguments", "says"),
     [
         (["nowhere"], "expected a folder that exists"),
-        (["clothes", "--topic", "images.unknown"], "expected one of images.deadletter"),
+        (["clothes", "--topic", "images.unknown"], "expected one of images.labeled"),
+        (["clothes", "--topic", "images.deadletter"], "expected one of images.labeled"),
         (["clothes", "--offsets", "1:2"], "are of a topic"),
         (["images.unlabeled", "--offsets", "first"], "for example 100:200"),
         (["clothes", "--corruption", "rain"], "gaussian_noise"),
@@ -205,7 +207,8 @@ def test_labels_are_sent_and_counted(prepared: Settings, photo: Path) -> None:
     labels = photo.with_name("labels.csv")
     labels.write_text("image,label\nphoto.png,cat\nseen-before,dog\n")
     done = run(prepared, "label", str(labels))
-    assert done.stdout == "2 labels sent to images.labeled; 64 new ones start a round\n"
+    told = "1 of them for images sent before (seen-before, ...)"
+    assert done.stdout == f"2 labels sent to images.labeled, {told}; 64 new ones start a round\n"
 
 
 @ONE
@@ -255,6 +258,40 @@ def test_stopping_children_ends_also_what_they_started(tmp_path: Path) -> None:
     while _computing(int(log.read_text())) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _computing(int(log.read_text()))
+
+
+def test_tied_children_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from adaptsvc.processes import Child; "
+        "child = Child.start('tied', [sys.executable, '-c', 'import time; time.sleep(60)'], {}, tied=True); "
+        "print(child.process.pid, flush=True); time.sleep(60)"
+    )
+    log = tmp_path / "log"
+    parent = Child.start("parent", [sys.executable, "-c", code], {}, log)
+    while not log.read_text().strip():
+        time.sleep(0.05)
+    tied = int(log.read_text())
+    parent.process.kill()
+    deadline = time.monotonic() + 10
+    while _computing(tied) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _computing(tied)
+    assert parent.stop(1) == -signal.SIGKILL
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_started() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen(1)
+        port = other.getsockname()[1]
+        for host in ("127.0.0.1", "0.0.0.0"):
+            with pytest.raises(
+                AdaptsvcError, match=f"port {port} of {host}: Address already in use"
+            ):
+                check_port(host, port)
+    check_port("127.0.0.1", port)
+    with pytest.raises(AdaptsvcError, match=r"port 1 of 192\.0\.2\.1: Cannot assign"):
+        check_port("192.0.2.1", 1)
 
 
 def _computing(process: int) -> bool:

@@ -120,6 +120,14 @@ def test_an_unknown_environment_variable_is_an_error_naming_it(
         read()
 
 
+def test_an_unknown_environment_variable_that_is_nearly_a_setting_is_told_which(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ADAPTSVC_LEARN__SED", "1")
+    with pytest.raises(ConfigError, match="did you mean ADAPTSVC_LEARN__SEED"):
+        read()
+
+
 def test_an_unknown_key_in_a_json_section_or_an_argument_is_an_error_naming_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -165,7 +173,7 @@ def test_malformed_json_in_the_environment_is_an_error_naming_the_field(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(f"ADAPTSVC_{name}", "{cat")
-    with pytest.raises(ConfigError, match=f'settings cannot be read: .*"{name.lower()}"'):
+    with pytest.raises(ConfigError, match=f'settings cannot be read: .*"{name.lower()}".* as JSON'):
         read()
 
 
