@@ -12,12 +12,11 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from prometheus_client import CollectorRegistry, start_http_server
 from rich.console import Console
-from rich.table import Table
 
 from adaptsvc import config, keys_command, topics, versions_command
 from adaptsvc.classify import (
@@ -49,6 +48,7 @@ from adaptsvc.replay_command import REPLAY_EXAMPLE, replay
 from adaptsvc.serving.door import check_exposure
 from adaptsvc.serving.keys import keys_of
 from adaptsvc.streaming import LABELS, open_log
+from adaptsvc.tables import print_table
 from adaptsvc.tracers import check_tracing
 from streams.errors import StreamError
 from streams.label_file import image_file, label_messages, read_labels
@@ -92,12 +92,10 @@ def up() -> None:
     check_tracing(settings.tracing)
     check_port(settings.serve.host, settings.serve.port)
     stop = stop_on_signals()
-    environment, url = (
-        service_environment(settings),
-        f"http://{settings.serve.host}:{settings.serve.port}",
-    )
+    environment = service_environment(settings)
     service = Child.start("service", service_command(settings), environment, tied=True)
     children = [service, Child.start("worker", worker_command(), {}, tied=True)]
+    url = f"http://{settings.serve.host}:{settings.serve.port}"
     _say(f"{url}, for people {url}/ui (home {settings.home}); Ctrl-C ends it")
     try:
         while not stop.wait(WATCH_S) and service.running:
@@ -160,7 +158,7 @@ def classify(
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
     else:
-        _table(
+        print_table(
             "",
             ("file", "label", "confidence", "OOD score", "version"),
             [_cells(row) for row in rows],
@@ -263,13 +261,6 @@ def _cells(row: Row) -> tuple[str, ...]:
         return row.file, f"error: {row.error}", "", "", ""
     ood = f"{row.ood_score:.3f}" + {True: " (unknown)", False: "", None: ""}[row.is_ood]
     return row.file, row.label, f"{row.confidence:.3f}", ood, str(row.version)
-
-
-def _table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    table = Table(*columns, title=title or None)
-    for row in rows:
-        table.add_row(*row)
-    Console(markup=False).print(table)  # a file or class may be called [/]
 
 
 def _say(line: str) -> None:

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from adaptsvc import config
 from adaptsvc.doctor import Finding, examine
 from adaptsvc.errors import ConfigError
+from adaptsvc.tables import folded
 
 DOCTOR_EXAMPLE = "Example: ADAPTSVC_SERVE__DEVICE=cuda adaptsvc doctor"
 FAILED = 1
@@ -40,7 +40,7 @@ def doctor(
 
 
 def _print(findings: list[Finding]) -> None:
-    table = Table("", "", "what, and why", "what to do")
+    table = folded("", "", "what, and why", "what to do")
     for each in findings:
         level = f"[{STYLES[each.level]}]{each.level}[/]"
         table.add_row(each.name, level, _plain(each.found), _plain(each.advice))

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from adaptsvc import config
 from adaptsvc.state import open_state
 from adaptsvc.streaming import open_log
+from adaptsvc.tables import folded
 
 if TYPE_CHECKING:
     from adaptsvc.reproduction import Reproduction
@@ -59,7 +59,7 @@ def _finite(value: Any) -> Any:
 
 def _print(found: Reproduction) -> None:
     title = f"version {found.version}: {found.method} on {found.images} images from version {found.parent}"
-    table = Table("tensors", "count", "values", "largest difference", "", title=title)
+    table = folded("tensors", "count", "values", "largest difference", "", title=title)
     for group in found.groups:
         same = "identical" if group.identical else ""
         table.add_row(

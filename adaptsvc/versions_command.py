@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from adaptsvc import config
 from adaptsvc.classes_command import CLASSES_EXAMPLE, classes
 from adaptsvc.errors import AdaptsvcError, ConfigError
 from adaptsvc.reproduce_command import REPRODUCE_EXAMPLE, reproduce
 from adaptsvc.state import State, open_state
+from adaptsvc.tables import print_table
 from adaptsvc.versions.difference import Difference, difference
 from adaptsvc.versions.history import Desk, Entry
 from adaptsvc.versions.retention import make_plan, prune
@@ -38,13 +37,13 @@ def list_versions(as_json: AsJson = False) -> None:
         typer.echo(json.dumps([_listed(entry) for entry in entries], indent=1))
         return
     held = desk.pointer.read().held
-    _table("", COLUMNS, [_cells(entry, held=held) for entry in entries])
+    print_table("", COLUMNS, [_cells(entry, held=held) for entry in entries])
     refused = [
         (str(r.draft.parent), r.draft.method, ", ".join(r.reasons), _time(r.at))
         for r in desk.refusals()
     ]
     if refused:
-        _table("refused candidates", ("parent", "method", "reasons", "at"), refused)
+        print_table("refused candidates", ("parent", "method", "reasons", "at"), refused)
 
 
 @app.command("show", epilog="Example: adaptsvc versions show 3")
@@ -65,7 +64,7 @@ def diff(before: Version, after: Version, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(found.model_dump_json(indent=1))
         return
-    _table("", ("", str(before), str(after)), _rows(found))
+    print_table("", ("", str(before), str(after)), _rows(found))
 
 
 @app.command("activate", epilog="Example: adaptsvc versions activate 0 --hold")
@@ -113,7 +112,7 @@ def prune_versions(
         rows = [
             (str(each), plan.kept.get(each, "goes")) for each in sorted({*plan.kept, *plan.removed})
         ]
-        _table("", ("version", "why it stays"), rows)
+        print_table("", ("version", "why it stays"), rows)
     if not dry_run:
         with _writing(state):
             done = prune(desk.store, desk.pointer, desk.pins, keep, tried)
@@ -202,10 +201,3 @@ def _rows(found: Difference) -> list[tuple[str, str, str]]:
 
 def _time(at: Any) -> str:
     return str(at.isoformat(sep=" ", timespec="seconds"))
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(*columns, title=title or None)
-    for row in rows:
-        table.add_row(*row)
-    Console(markup=False).print(table)  # a class may be called [/]

@@ -200,10 +200,10 @@ def _checked_id(image_id: str | UploadFile, field: str) -> str:
 
 
 async def _content(name: str, value: UploadFile | str, limits: RequestLimits) -> bytes:
-    if name != FIELD or not isinstance(value, UploadFile):
-        raise RequestError(
-            422, name, f"got the field {name!r} as text or by another name; send files in '{FIELD}'"
-        )
+    if name != FIELD:
+        raise RequestError(422, name, f"got the field {name!r}; send files in '{FIELD}'")
+    if not isinstance(value, UploadFile):
+        raise RequestError(422, name, f"got text in the field {name!r}; send files in it")
     if value.size is not None and value.size > limits.image_bytes:
         raise _too_large(value.size, limits.image_bytes, FIELD)
     return await value.read()
