@@ -44,6 +44,7 @@ from adaptsvc.types import Task
 
 SECRET = re.compile(r"key|password", re.IGNORECASE)  # in the name of a setting
 PREFIX, NESTED, CONFIG_FILE = "ADAPTSVC_", "__", "ADAPTSVC_CONFIG"
+NEARLY = 0.9  # so alike is a name to the one that was meant
 API_KEY = "ADAPTSVC_API_KEY"  # no setting of ours, but of whoever asks a service
 
 
@@ -247,7 +248,7 @@ def _refuse_unknown_environment() -> None:
     )
     if unknown:
         meant = sorted(
-            {near for key in unknown for near in get_close_matches(key.upper(), known, 1)}
+            {near for key in unknown for near in get_close_matches(key.upper(), known, 1, NEARLY)}
         )
         hint = f"did you mean {', '.join(meant)}? All are in" if meant else "see"
         raise ConfigError(

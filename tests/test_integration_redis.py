@@ -237,7 +237,7 @@ def test_the_second_worker_takes_over_and_the_one_that_slept_ends_without_writin
     state = trained(server)
     first, second = machine("first", server), machine("second", server)
     for worker in (first, second):
-        worker.environment["ADAPTSVC_GUARD__WINDOW_CLASSES"] = "0"
+        worker.environment["ADAPTSVC_GUARD__WINDOW_INFORMATION"] = "0"
         worker.environment["ADAPTSVC_GUARD__CLASS_KEPT"] = "0"
     slept = first.start_worker()
     first.wait(lambda: "this worker writes, with token 1" in first.said(), "it holds the lease")

@@ -23,7 +23,7 @@ SHADOW = {
     "SHADOW__MAX_CONFIDENCE_SHIFT": "1",
     "SHADOW__MAX_LATENCY_RATIO": "1000",  # a busy machine's times say nothing
     "SERVE__SLOW_S": "60",
-    "GUARD__WINDOW_SURE_SHARE": "0",
+    "GUARD__WINDOW_INFORMATION": "0",
     "GUARD__AGREEMENT": "0",
     "GUARD__MARGINAL_ENTROPY_KEPT": "0",
 }
