@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -32,7 +33,14 @@ def bury(stream: Log, dead: Sequence[Dead]) -> int:
         _append(stream, dead, sys.maxsize)
     except MessageTooLargeError as exc:
         _append(stream, dead, exc.limit_bytes)
-    log.warning("%d messages cannot be used and went to %s", len(dead), DEAD_LETTERS)
+    reasons = Counter(type(error).__name__ for _, error in dead)
+    log.warning(
+        "%d messages cannot be used and went to %s (%s); the first: %s",
+        len(dead),
+        DEAD_LETTERS,
+        ", ".join(f"{name} {count}" for name, count in reasons.most_common()),
+        dead[0][1],
+    )
     return len(dead)
 
 

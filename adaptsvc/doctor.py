@@ -20,6 +20,7 @@ from adaptsvc.clip import lite
 from adaptsvc.config import CONFIG_FILE, PREFIX, Settings
 from adaptsvc.cores import CGROUPS, OURS, container_limit, folders_of, usable_cores
 from adaptsvc.errors import AdaptsvcError, ConfigError
+from adaptsvc.processes import check_port
 from adaptsvc.providers import try_provider
 from adaptsvc.serving.door import check_exposure
 from adaptsvc.serving.encoder import PROVIDERS
@@ -288,9 +289,20 @@ def access(settings: Settings) -> Iterator[Finding]:
         yield Finding("signing", "ok", found)
 
 
+def port(settings: Settings) -> Iterator[Finding]:
+    """Whether the service could listen where it is told to."""
+    serve = settings.serve
+    try:
+        check_port(serve.host, serve.port)
+    except AdaptsvcError as exc:
+        yield Finding("port", "warning", str(exc), "nothing, if what listens is this service")
+    else:
+        yield Finding("port", "ok", f"{serve.port} of {serve.host} is free")
+
+
 CHECKS: tuple[Check, ...] = (
     *(python, torch, inference, cores, memory),
-    *(model, home, stream, state, access),
+    *(model, home, stream, state, access, port),
 )
 
 

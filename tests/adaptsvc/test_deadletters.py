@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adaptsvc.deadletters import bury, send_back
-from adaptsvc.errors import NotAnImageError
+from adaptsvc.errors import NotAnImageError, UnknownClassError
 from adaptsvc.streaming import DEAD_LETTERS, IMAGES
 from streams.errors import LogBusyError
 from streams.log import MemoryLog
@@ -39,6 +39,16 @@ def keys(log: MemoryLog, topic: str) -> set[str]:
 def test_burying_nothing_writes_nothing(log: MemoryLog) -> None:
     assert bury(log, []) == 0
     assert keys(log, DEAD_LETTERS) == set()
+
+
+def test_the_log_says_why_and_how_often(log: MemoryLog, caplog: pytest.LogCaptureFixture) -> None:
+    wrong, none = UnknownClassError("got the label 'cta'"), NotAnImageError("no")
+    message = Message(IMAGES, 0, 7, "a", b"x", {}, 0.0)
+    bury(log, [(message, wrong), (message, none), (message, wrong)])
+    assert caplog.messages == [
+        f"3 messages cannot be used and went to {DEAD_LETTERS} (UnknownClassError 2, NotAnImageError 1); "
+        "the first: got the label 'cta'"
+    ]
 
 
 def test_one_message_that_is_too_large_for_a_letter_leaves_the_others_whole(

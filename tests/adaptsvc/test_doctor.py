@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -44,10 +45,18 @@ def test_a_fresh_installation_is_sound_and_nothing_is_made(tmp_path: Path) -> No
     findings = examine(settings(tmp_path), {})
     assert {each.name for each in findings} >= {
         *("settings", "python", "torch", "onnxruntime", "provider", "cores", "threads"),
-        *("memory", "model", "home", "stream", "state", "keys", "signing"),
+        *("memory", "model", "home", "stream", "state", "keys", "signing", "port"),
     }
     assert [each for each in findings if each.level == "error"] == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_that_is_taken_is_a_warning_as_it_may_be_the_service(tmp_path: Path) -> None:
+    asked = settings(tmp_path, serve=ServeSettings(port=free_port()))
+    assert one(doctor.port(asked)).level == "ok"
+    with socket.create_server(("127.0.0.1", asked.serve.port)):
+        found = one(doctor.port(asked))
+    assert (found.level, "already in use" in found.found) == ("warning", True)
 
 
 @VIT
