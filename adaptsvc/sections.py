@@ -238,7 +238,9 @@ class LearnSettings(Section):
         "ueo", description="What a round minimises; the last two are baselines."
     )
     round_images: int = Field(256, ge=2, description="New images that start a round.")
-    window_images: int = Field(512, ge=2, description="Most recent images a round learns from.")
+    window_images: int = Field(
+        512, ge=2, description="Images a round learns from: new ones, and a sample of those before."
+    )
     window_bytes: int = Field(
         2**28, ge=1, description="Most memory of the window, in bytes; full, it pauses reading."
     )

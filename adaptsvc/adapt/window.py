@@ -1,19 +1,24 @@
-"""The images a round learns from: the most recent ones, each once, in bounded memory.
+"""The images a round learns from: those since the last round and a sample of those before, each once.
 
 It knows nothing of streams, files or models. An image id that comes again replaces its older entry, so
 redelivery is harmless.
 
-A window of the most recent images is never full by itself: it forgets. What must not be forgotten is an
-image that no round has taken. So it is full when images that no round has taken are all it holds: one
-more would push one of them out. Its owner then reads no more until a round has taken them, which with a
-full window is due at once, even if fewer images came than usually start one. An image that a round has
-taken is forgotten first, however late it came again.
+It is a reservoir in bounded memory. A new image takes the place of any that a round has taken, each as
+likely as another, so that the past is remembered in its proportions and fades exponentially. A stream brings
+like images in a row; were the oldest to go, a round would see few of the classes there are.
+
+What must not be forgotten is an image that no round has taken. So the window is full when such images are
+all it holds: one more would push one of them out. Its owner then reads no more until a round has taken them,
+which with a full window is due at once, even if fewer images came than usually start one.
+
+Reference: Aggarwal, "On Biased Reservoir Sampling in the Presence of Stream Evolution", VLDB 2006.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +46,9 @@ class Sample:
 
 
 class Window:
-    """The last `capacity` distinct images, those that no round has taken before all others.
+    """At most `capacity` distinct images, those that no round has taken before all others.
+
+    The same arrivals leave the same images, also when it was put together again in between.
 
     Example:
         >>> window = Window(capacity=2)
@@ -66,13 +73,17 @@ class Window:
         return len(self._taken) + len(self._fresh)
 
     def add(self, sample: Sample) -> None:
-        """Put one image in; when there are too many, the oldest that a round has taken leaves."""
+        """Put one image in; when there are too many, one a round has taken leaves, or else the oldest."""
         name = sample.image_id
         home = self._taken if name in self._taken else self._fresh
         home.pop(name, None)
         home[name] = sample
-        if len(self) > self.capacity:
-            (self._taken or self._fresh).popitem(last=False)
+        if len(self) <= self.capacity:
+            return
+        if not (taken := list(self._taken)):
+            self._fresh.popitem(last=False)
+            return
+        del self._taken[Random(name).choice(taken)]
 
     def take(self) -> None:
         """A round takes every image; they may be forgotten from now on."""

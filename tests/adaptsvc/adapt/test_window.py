@@ -1,4 +1,4 @@
-"""The window of recent images: bounded, each image once, oldest first."""
+"""The window: bounded, each image once, oldest first, a sample of those that a round has taken."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def last_distinct(ids: list[str], count: int) -> list[str]:
 
 @settings(deadline=None)
 @given(capacity=st.integers(1, 10), ids=arrivals)
-def test_window_is_the_last_distinct_images_oldest_first(capacity: int, ids: list[str]) -> None:
+def test_before_any_round_it_is_the_last_distinct_images_oldest_first(
+    capacity: int, ids: list[str]
+) -> None:
     window = filled(capacity, ids)
     assert names(window) == last_distinct(ids, capacity)
     assert len(window) == len(window.samples)
@@ -102,6 +104,44 @@ def test_an_image_a_round_took_is_forgotten_first_however_late_it_came_again() -
     for name in ("a", "b", "old", "c"):
         window.add(sample(name))
     assert names(window) == ["a", "b", "c"]
+
+
+def test_those_that_rounds_took_fade_by_half_with_each_round_of_half_a_window() -> None:
+    images, rounds, fades = 400, 4, []
+    window = Window(images)
+    for number in range(rounds):
+        for each in range(images // 2 if number else images):
+            window.add(sample(f"{number}-{each}"))
+        window.take()
+        fades.append(sum(name.startswith("0-") for name in names(window)))
+    assert fades == pytest.approx([400, 200, 100, 50], rel=0.35)
+    first = [int(name[2:]) for name in names(window) if name.startswith("0-")]
+    assert np.mean(first) == pytest.approx(images / 2, rel=0.3)  # early or late, none is preferred
+
+
+def test_a_stream_of_one_class_after_another_leaves_some_of_each() -> None:
+    window = Window(64)
+    for kind in "abc":
+        for each in range(32):
+            window.add(sample(f"{kind}{each}"))
+        window.take()
+    kinds = [name[0] for name in names(window)]
+    assert kinds.count("c") == 32
+    assert min(kinds.count("a"), kinds.count("b")) >= 8
+
+
+@settings(deadline=None)
+@given(before=arrivals, after=arrivals)
+def test_a_window_put_together_again_goes_on_alike(before: list[str], after: list[str]) -> None:
+    whole, again = filled(6, before), Window(6)
+    whole.take()
+    for entry in whole.samples:
+        again.add(entry)
+    again.take()
+    for image_id in after:
+        whole.add(sample(image_id))
+        again.add(sample(image_id))
+    assert names(whole) == names(again)
 
 
 @pytest.mark.parametrize(("most_bytes", "fit"), [(20, 2), (29, 2), (30, 3), (10**9, 5)], ids=str)
