@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from adaptsvc.evidence import guard_limits
 from adaptsvc.learner import Candidate
 from adaptsvc.serving.predictor import logits_of
 from adaptsvc.trust.calibration import softening_temperature, softmax
-from adaptsvc.trust.guard import Verdict, judge
+from adaptsvc.trust.guard import GuardLimits, Verdict, judge, judge_window
 from adaptsvc.types import Float64
 
 NOT_FINITE = Verdict(("not_finite",), 0.0, 0.0)
@@ -115,7 +115,7 @@ def run_cell(
         bench: the model.
         scene: the images, split.
         cell: which method and seed.
-        guard: a candidate it refuses counts as the zero-shot model; one that is not finite always does.
+        guard: a window or candidate it refuses counts as zero-shot; one that is not finite always does.
         between_steps: called before each step; what it raises ends the cell.
     """
     begun = time.monotonic()
@@ -182,7 +182,7 @@ def _answer(bench: Bench, scene: Scene, candidate: Candidate) -> Outcome:
     logits = logits_of(embeddings, candidate.class_embeddings, _scale(bench))  # (N, C)
     window, test = np.split(logits, [len(scene.adapt)])
     before = _zero_shot_probabilities(bench, scene)
-    verdict = judge(softmax(window), before, guard_limits(bench.settings.guard))
+    verdict = _verdict(candidate, softmax(window), before, guard_limits(bench.settings.guard))
     if "not_finite" in verdict.reasons:
         return Outcome(candidate, NOT_FINITE, 1.0, window, test)
     if not candidate.images or candidate.labels_used:  # as published: T is inherited
@@ -191,6 +191,16 @@ def _answer(bench: Bench, scene: Scene, candidate: Candidate) -> Outcome:
     target = float(before.max(axis=-1).mean())
     temperature = softening_temperature(window, target)
     return Outcome(candidate, verdict, temperature, window, test)
+
+
+def _verdict(
+    candidate: Candidate, window: Float64, before: Float64, limits: GuardLimits
+) -> Verdict:
+    """As in a round: without labels, a window that tells too little is refused, whatever came of it."""
+    verdict = judge(window, before, limits)
+    if not candidate.images or candidate.labels_used or "not_finite" in verdict.reasons:
+        return verdict
+    return replace(verdict, reasons=(*judge_window(before, limits), *verdict.reasons))
 
 
 def _zero_shot_probabilities(bench: Bench, scene: Scene) -> Float64:

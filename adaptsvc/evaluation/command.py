@@ -59,7 +59,7 @@ def evaluate(
     ] = None,
     model: Annotated[str, typer.Option(help="As ADAPTSVC_MODEL.")] = "",
     guard: Annotated[
-        bool, typer.Option(help="A candidate the guard refuses counts as zero-shot.")
+        bool, typer.Option(help="A window or candidate the guard refuses counts as zero-shot.")
     ] = False,
     out: Annotated[Path, typer.Option(help="Where results go; a run there goes on.")] = Path(
         "reports/eval"

@@ -53,7 +53,7 @@ class Result(Record[Cell]):
 
     Attributes:
         figures: by name; see `adaptsvc.evaluation.measure`.
-        reasons: of the guard against the candidate; empty where it would serve.
+        reasons: of the guard against window and candidate; empty where it would serve.
         agreement: of the candidate with the zero-shot model where that one is confident.
         marginal_entropy_nats: of the candidate's mean prediction on the images adapted to.
         refused: whether the figures are the zero-shot model's in the candidate's place.

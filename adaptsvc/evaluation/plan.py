@@ -41,7 +41,7 @@ class Request:
         methods: names in `adaptsvc.evaluation.methods.METHODS`.
         settings: which classes are present.
         seeds: of split and learning.
-        guard: whether a candidate the guard refuses counts as zero-shot.
+        guard: whether a window or candidate the guard refuses counts as zero-shot.
         labels: share of the labels that methods with labels are given, in (0, 1].
         leave_out: whether a domain's own images are left out of what is learned from; the others' are all in.
         out: the folder of results.

@@ -150,6 +150,18 @@ def test_a_refused_candidate_counts_as_itself_without_the_guard_and_as_zero_shot
     assert raw.figures != zero_shot.figures
 
 
+def test_a_window_that_tells_too_little_is_refused_to_methods_without_labels_as_in_a_round(
+    make_bench: MakeBench, make_tree: MakeTree
+) -> None:
+    bench = make_bench(guard={"window_information": 1.0})
+    pictures = read(make_tree, bench)
+    methods = ("ueo", "zero-shot", "cross-entropy")
+    ueo, zero_shot, labeled = (run(bench, pictures, cell(method=m), guard=True) for m in methods)
+    assert ueo.reasons[0] == "window_uninformative"
+    assert (ueo.refused, ueo.figures) == (True, zero_shot.figures)
+    assert "window_uninformative" not in zero_shot.reasons + labeled.reasons
+
+
 def test_a_step_that_is_not_finite_counts_as_zero_shot(
     make_bench: MakeBench, make_tree: MakeTree
 ) -> None:
