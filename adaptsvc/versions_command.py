@@ -36,6 +36,9 @@ def list_versions(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([_listed(entry) for entry in entries], indent=1))
         return
+    if not entries:
+        typer.echo("no version yet: 'adaptsvc up', a worker or 'adaptsvc export' makes the first")
+        return
     held = desk.pointer.read().held
     print_table("", COLUMNS, [_cells(entry, held=held) for entry in entries])
     refused = [

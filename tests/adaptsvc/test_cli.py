@@ -102,6 +102,13 @@ def test_the_service_refuses_to_listen_on_the_open_network(prepared: Settings) -
     assert "0.0.0.0" in done.stderr
 
 
+def test_where_there_is_no_version_yet_the_list_says_how_one_is_made(tmp_path: Path) -> None:
+    nothing = Settings(home=tmp_path / "home")
+    listed, as_json = run(nothing, "versions", "list"), run(nothing, "versions", "list", "--json")
+    assert (listed.returncode, json.loads(as_json.stdout)) == (0, [])
+    assert listed.stdout.startswith("no version yet: ")
+
+
 @ONE
 def test_versions_are_listed_shown_and_activated(prepared: Settings) -> None:
     (listed,) = json.loads(run(prepared, "versions", "list", "--json").stdout)
