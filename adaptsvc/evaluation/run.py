@@ -77,12 +77,24 @@ def run_evaluation(
     Raises:
         AdaptsvcError: the model cannot be loaded, or the images give no halves.
     """
+    results, logit_scale = measured(request, settings, console=console, stop=stop)
+    return _report(request, results, logit_scale, console) if results else {}
+
+
+def measured(
+    request: Request, settings: Settings, *, console: Console, stop: threading.Event
+) -> tuple[list[Result], float]:
+    """As `run_evaluation`, without the report.
+
+    Returns:
+        The result of every cell, none when it ended early; the model's logit scale.
+    """
     sweep = Sweep(Journal(request.out / RESULTS), console, stop)
     bench = sweep.load(settings)
     run = Run(request, bench, sweep)
     cells = plan(request, settings, bench.model)
     results = sweep.results(cells, lambda cell, say: _measure(run, cell, say))
-    return _report(request, results, bench.start.manifest.logit_scale, console) if results else {}
+    return results, bench.start.manifest.logit_scale
 
 
 def _measure(run: Run, cell: Cell, say: Say) -> Result:
