@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adaptsvc import config
+from adaptsvc.errors import ConfigError
 from adaptsvc.evaluation.data import Tree, prompt_name, read_tree
 from adaptsvc.evaluation.journal import Result
 from adaptsvc.evaluation.methods import UNLABELED
@@ -31,7 +32,16 @@ from adaptsvc.processes import stop_on_signals
 
 
 def request(tree: Tree, options: argparse.Namespace, seed: int) -> Request:
-    """What is measured with one seed: every setting, on every domain."""
+    """What is measured with one seed: every setting, on every domain.
+
+    Raises:
+        ConfigError: fewer than 2 classes to be known, or none left to be unknown.
+    """
+    if not 2 <= options.size < len(tree.classes):
+        raise ConfigError(
+            f"--size is {options.size}; expected 2 to {len(tree.classes) - 1} of the {len(tree.classes)} "
+            f"classes of {tree.root}"
+        )
     known = random.Random(seed).sample(tree.classes, options.size)
     return Request(
         tree=tree,
