@@ -204,11 +204,7 @@ def read(**overrides: Any) -> Settings:
             settings.stream.cluster()
         return settings
     except ValidationError as exc:
-        problems = [
-            f"{(key := '.'.join(map(str, error['loc'])))}: {error['msg']}, got {_shown(key, error['input'])}"
-            for error in exc.errors(include_url=False)
-        ]
-        raise ConfigError("; ".join(problems)) from exc
+        raise ConfigError("; ".join(_problems(exc))) from exc
     except SettingsError as exc:
         raise ConfigError(
             f"the settings cannot be read: {exc}; lists and sections are written as JSON, as in "
@@ -216,6 +212,21 @@ def read(**overrides: Any) -> Settings:
         ) from exc
     except (YAMLError, ValueError, OSError) as exc:
         raise ConfigError(f"the settings cannot be read: {exc}") from exc
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """One for each setting; where it may be of several kinds, what each of them expects."""
+    settings = {key for key, _ in fields()}
+    expected: dict[tuple[str, str], list[str]] = {}  # by setting and what came
+    for problem in error.errors(include_url=False):
+        place = problem["loc"]
+        key = ".".join(map(str, place))
+        if place and isinstance(place[-1], str) and key not in settings:
+            setting = ".".join(map(str, place[:-1]))  # the last part may be the name of a kind
+            key = setting if setting in settings else key
+        came = _shown(key, problem["input"])
+        expected.setdefault((key, came), []).append(problem["msg"])
+    return [f"{key}: {' or: '.join(wants)}, got {came}" for (key, came), wants in expected.items()]
 
 
 def _shown(key: str, value: object) -> str:

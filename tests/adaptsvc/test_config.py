@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -105,6 +106,24 @@ def test_an_unknown_key_in_yaml_is_an_error_naming_it(
 ) -> None:
     write_yaml(text)
     with pytest.raises(ConfigError, match=f"^{key}: Extra inputs are not permitted"):
+        read()
+
+
+def test_what_a_setting_of_two_kinds_expects_is_said_once_under_its_own_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ADAPTSVC_LEARN__WEIGHT_TEMPERATURE", "-3")
+    wanted = (
+        "learn.weight_temperature: Input should be greater than 0 or: "
+        "Input should be 'logit_scale', got '-3'"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(wanted)}$"):
+        read()
+
+
+def test_what_is_wrong_in_a_list_is_told_by_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADAPTSVC_CLASSES", '["cat", "dog", 3]')
+    with pytest.raises(ConfigError, match=r"^classes\.2: .* got 3$"):
         read()
 
 
