@@ -248,7 +248,7 @@ class LearnSettings(Section):
     batch_images: int = Field(32, ge=2, description="Images per optimizer step.")
     learning_rate: float = Field(1e-2, ge=0, description="Of the norm parameters.")
     context_learning_rate: float = Field(
-        400.0,
+        0.4,
         ge=0,
         description="Of the prompt context, for word embeddings of mean square 1; scaled by theirs.",
     )
