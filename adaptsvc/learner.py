@@ -282,13 +282,8 @@ class Learner:
             norms=self.tower.norms,
             context={"context": self._prompt.context},
         )
-        # a rate of this unit moves large and small word embeddings by the same share of themselves
-        mean_square = self._initial_context.square().mean().item()
         rates = StepSettings(
-            learning_rate=settings.learning_rate,
-            context_learning_rate=settings.context_learning_rate * mean_square,
-            momentum=settings.momentum,
-            total_steps=steps,
+            settings.learning_rate, settings.context_learning_rate, settings.momentum, steps
         )
         return Adapter(model, objective(settings.objective), rates, self._ranks)
 

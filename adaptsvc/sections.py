@@ -247,11 +247,7 @@ class LearnSettings(Section):
     passes: float = Field(2.0, gt=0, description="How often a round sees each image of the window.")
     batch_images: int = Field(32, ge=2, description="Images per optimizer step.")
     learning_rate: float = Field(1e-2, ge=0, description="Of the norm parameters.")
-    context_learning_rate: float = Field(
-        0.4,
-        ge=0,
-        description="Of the prompt context, for word embeddings of mean square 1; scaled by theirs.",
-    )
+    context_learning_rate: float = Field(1e-3, ge=0, description="Of the prompt context.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD.")
     pull: float = Field(
         0.0,

@@ -43,14 +43,7 @@ PREPROCESS = {
     "interpolation": "bicubic",
     "resize_mode": "shortest",
 }
-LEARN = {
-    "round_images": 16,
-    "window_images": 32,
-    "batch_images": 8,
-    "passes": 1.0,
-    "threads": 1,
-    "context_learning_rate": 0.016,  # a random text tower answers to little
-}
+LEARN = {"round_images": 16, "window_images": 32, "batch_images": 8, "passes": 1.0, "threads": 1}
 # A random tower gives most pictures one class: the rules that see to that have tests of their own.
 GUARD = {"window_information": 0.0, "class_kept": 0.0, "labels_significance": 1.0}
 LOGIT_SCALE = 20.0

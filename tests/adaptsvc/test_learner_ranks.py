@@ -30,7 +30,7 @@ from adaptsvc.versions.store import VersionStore
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_thread")]
 CLASSES = ("cat", "dog", "car")
 SETTINGS = LearnSettings(
-    batch_images=9, passes=2.0, learning_rate=0.01, context_learning_rate=0.16, threads=1
+    batch_images=9, passes=2.0, learning_rate=0.01, context_learning_rate=0.01, threads=1
 )
 TOLERANCE = 1e-5
 TIMEOUT_S = 60.0
